@@ -1,0 +1,59 @@
+// Workers that run one function over slices of one operation. The calling thread is worker 0; a run
+// ends with a barrier. Waiting spins for a bounded time and then sleeps; it never spins when there
+// are more workers than cores allowed to the process.
+//
+// Driven by one thread at a time.
+#ifndef MILLRACE_BASE_THREAD_POOL_H_
+#define MILLRACE_BASE_THREAD_POOL_H_
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+
+namespace millrace {
+
+// Physical cores that the affinity mask and the cgroup's CPU quota (v1 or v2) leave to this
+// process; >= 1.
+int AvailableCores();
+
+class ThreadPool {
+ public:
+  // `threads` counts the caller; >= 1.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int threads() const;
+
+  // Calls fn(context, worker) for each worker in [0, threads) and returns when all are done.
+  using WorkerFn = void (*)(void* context, int worker);
+  void Run(WorkerFn fn, void* context);
+
+  // The same for a callable, without allocating: F is called as f(worker).
+  template <typename F>
+  void Run(F&& f) {
+    using Callable = std::remove_reference_t<F>;
+    WorkerFn call = [](void* context, int worker) { (*static_cast<Callable*>(context))(worker); };
+    Run(call, const_cast<void*>(static_cast<const void*>(&f)));
+  }
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// Hands out items 0 .. count-1 to workers in order, one atomic increment each: for uneven tasks.
+class TaskCursor {
+ public:
+  void Reset() { next_.store(0, std::memory_order_relaxed); }
+  std::int64_t Next() { return next_.fetch_add(1, std::memory_order_relaxed); }
+
+ private:
+  std::atomic<std::int64_t> next_{0};
+};
+
+}  // namespace millrace
+
+#endif  // MILLRACE_BASE_THREAD_POOL_H_

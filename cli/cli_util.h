@@ -1,0 +1,41 @@
+// What every command shares: reading flags, saying what went wrong, a progress bar. Used by the
+// main thread only.
+#ifndef MILLRACE_CLI_CLI_UTIL_H_
+#define MILLRACE_CLI_CLI_UTIL_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+
+namespace CLI {
+class App;
+}
+
+namespace millrace::cli {
+
+// Parses the command's flags into `app`. Returns the exit code when there is nothing left to do
+// (--help: 0, bad usage: 2, after one line on stderr), nullopt to go on.
+std::optional<int> ParseFlags(CLI::App* app, int argc, char** argv);
+
+// `millrace COMMAND: message` on stderr; returns `exit_code`.
+int Fail(std::string_view command, std::string_view message, int exit_code = 1);
+int Fail(std::string_view command, const absl::Status& status);
+
+// A progress bar on stderr while it is a terminal; silent otherwise.
+class ProgressBar {
+ public:
+  explicit ProgressBar(std::string label);
+  ~ProgressBar();
+  void Update(std::uint64_t done, std::uint64_t total);
+
+ private:
+  std::string label_;
+  int last_permille_ = -1;
+};
+
+}  // namespace millrace::cli
+
+#endif  // MILLRACE_CLI_CLI_UTIL_H_

@@ -1,0 +1,60 @@
+// The millrace binary: finds the command and hands over. Nothing else happens here.
+#include <array>
+#include <cstdio>
+#include <cstring>
+#include <string_view>
+
+#include "cli/cli_util.h"
+#include "cli/commands.h"
+
+namespace {
+
+struct Command {
+  std::string_view name;
+  std::string_view summary;
+  int (*run)(int argc, char** argv);
+};
+
+int NotBuiltYet(int, char** argv) {
+  return millrace::cli::Fail(argv[0], "not built yet in this version", 2);
+}
+
+constexpr std::array kCommands = {
+    Command{"top", "a live terminal view of a server", NotBuiltYet},
+    Command{"capacity", "what this machine holds and does for a model", NotBuiltYet},
+};
+
+void PrintUsage(std::FILE* out) {
+  std::fputs(
+      "millrace serves Qwen3-MoE language models from GGUF files over gRPC.\n\n"
+      "usage: millrace COMMAND [flags]; 'millrace COMMAND --help' explains one\n\n",
+      out);
+  for (const Command& command : kCommands) {
+    std::fprintf(out, "  %-10.*s %.*s\n", static_cast<int>(command.name.size()),
+                 command.name.data(), static_cast<int>(command.summary.size()),
+                 command.summary.data());
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc < 2) {
+    PrintUsage(stderr);
+    return 2;
+  }
+  const std::string_view name = argv[1];
+  if (name == "--help" || name == "-h" || name == "help") {
+    PrintUsage(stdout);
+    return 0;
+  }
+  if (name == "--version") {
+    std::puts("millrace 0.1.0");
+    return 0;
+  }
+  for (const Command& command : kCommands) {
+    if (command.name == name) return command.run(argc - 1, argv + 1);
+  }
+  std::fprintf(stderr, "millrace: no command '%s'; see 'millrace --help'\n", argv[1]);
+  return 2;
+}

@@ -1,0 +1,17 @@
+# Everything from outside, as Debian 12 ships it; tools/setup installs it.
+
+include_guard(GLOBAL)
+
+find_package(Threads REQUIRED)
+find_package(absl CONFIG REQUIRED)
+find_package(GTest CONFIG REQUIRED)
+find_package(nlohmann_json CONFIG REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(utf8proc REQUIRED IMPORTED_TARGET libutf8proc)
+find_package(benchmark CONFIG)
+if(MILLRACE_SERVICE)
+  find_package(Protobuf REQUIRED)  # module mode: Debian ships no protobuf-config.cmake
+  find_package(gRPC CONFIG REQUIRED)
+  find_package(prometheus-cpp CONFIG REQUIRED COMPONENTS core pull)
+  find_package(CLI11 CONFIG REQUIRED)
+endif()

@@ -1,0 +1,70 @@
+// Causal attention of decode and prefill over the paged KV cache.
+//
+// For one query row of one head at position p, with keys and values 0..p of its sequence:
+//   s[j] = scale * (q . k[j]),  out = sum of softmax(s)[j] * v[j]
+// Positions are cut into partitions at absolute multiples of kKvPartition = 256. A partition gives
+//   m = max s,  l = sum of exp(s - m),  o = sum of exp(s - m) * v      (ascending j, fma per
+//   element)
+// and the merge goes over partitions in ascending order, also when there is only one:
+//   M = max(M, m);  scale both sides by exp(old - M);  at the end out = o / l.
+// Dot products and l use 16 virtual lanes and the fixed tree; exp is kernels' own
+// (docs/numerics.md). So the result depends on q, the cache and p alone: not on block size,
+// chunking, neighbours or threads.
+//
+// Thread-safe: a unit writes its own partials or output rows.
+#ifndef MILLRACE_KERNELS_CPU_ATTENTION_H_
+#define MILLRACE_KERNELS_CPU_ATTENTION_H_
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/cpu/isa.h"
+#include "kernels/paged_kv.h"
+
+namespace millrace::cpu {
+
+// Writes K and V of one token and kv head into the cache, rounded to its type.
+// key, value are [head_dim]; slot is position % block_size.
+using KvAppendFn = void (*)(const KvLayerView& kv, std::int32_t block, std::int32_t head,
+                            std::int32_t slot, const float* key, const float* value);
+
+// One unit of work: all query heads of one kv head, for `num_queries` consecutive positions of one
+// sequence, over one partition.
+struct AttentionPartialParams {
+  KvLayerView kv;
+  std::int32_t kv_head = 0;
+  std::int32_t group = 0;                     // query heads that share the kv head
+  const std::int32_t* block_table = nullptr;  // of the sequence: [ceil(context / block_size)]
+  std::int32_t partition = 0;       // covers positions [256 * partition, 256 * (partition + 1))
+  std::int32_t first_position = 0;  // of query 0; query i is at first_position + i
+  std::int32_t num_queries = 0;
+  const float* q = nullptr;   // [num_queries][..][group][head_dim]: head 0 of the group
+  std::int64_t q_stride = 0;  // floats from one query's heads to the next query's
+  float scale = 0.0F;         // 1 / sqrt(head_dim) in f32
+  // Partials, [num_queries][group] entries of (head_dim + 2) floats: o[head_dim], m, l.
+  // A query whose position lies before the partition gets m = -infinity, l = 0, o = 0.
+  float* partials = nullptr;
+  std::int64_t partial_query_stride = 0;  // floats from one query's entries to the next query's
+};
+using AttentionPartialFn = void (*)(const AttentionPartialParams&);
+
+// Merges `num_partitions` partial entries of one query head, `stride` floats apart, in ascending
+// order; out is [head_dim].
+using AttentionMergeFn = void (*)(const float* partials, std::int64_t stride,
+                                  std::int32_t num_partitions, std::int32_t head_dim, float* out);
+
+struct AttentionVariant {
+  Isa isa;
+  KvDType dtype;
+  const char* name;
+  KvAppendFn append;
+  AttentionPartialFn partial;
+  AttentionMergeFn merge;
+};
+
+std::span<const AttentionVariant> AttentionVariants();
+const AttentionVariant& SelectAttention(KvDType dtype, Isa isa);
+
+}  // namespace millrace::cpu
+
+#endif  // MILLRACE_KERNELS_CPU_ATTENTION_H_

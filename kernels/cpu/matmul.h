@@ -1,0 +1,59 @@
+// Matrix product of weights in a file's block format with activations:
+//
+//   Y[y_row(j), i] = sum over k of W[i, k] * X[x_row(j), k]      i in [n_begin, n_end), j in [0, m)
+//
+// Exact definition (docs/numerics.md, "Products"): float weights use 16 virtual lanes of fma over
+// ascending k and one fixed reduction tree. Quantised weights sum integers in a block (sub-block
+// scales included), then do one explicit fma a block and term in ascending k into one f32
+// accumulator:
+//   acc = fma(d_w * d_x, float(isum), acc), and where the type has minimums
+//   acc = fma(-(dmin_w * d_x), float(msum), acc)   (Q4_1: + m_w * d_x with float(sum of q_x)).
+// So a row's result depends on its own weights and activations alone: not on m, on the slice, on
+// the thread or on the level.
+//
+// Thread-safe: a call writes Y[.., n_begin..n_end) only.
+#ifndef MILLRACE_KERNELS_CPU_MATMUL_H_
+#define MILLRACE_KERNELS_CPU_MATMUL_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "kernels/cpu/isa.h"
+#include "kernels/dtype.h"
+
+namespace millrace::cpu {
+
+struct MatmulParams {
+  const std::byte* w = nullptr;  // [n][k] blocks of the dtype, rows w_row_bytes apart
+  std::int64_t w_row_bytes = 0;
+  std::int64_t k = 0;        // a multiple of the dtype's block_values
+  std::int64_t n_begin = 0;  // this call's slice of output features
+  std::int64_t n_end = 0;
+  const std::byte* x = nullptr;  // activation rows in the dtype's ActivationFormat
+  std::int64_t x_row_bytes = 0;
+  const std::int32_t* x_rows = nullptr;  // [m] row of x for each column; null: 0, 1, 2, ...
+  std::int64_t m = 0;                    // number of activation rows
+  float* y = nullptr;                    // [*][y_stride]
+  std::int64_t y_stride = 0;             // floats between rows of y
+  const std::int32_t* y_rows = nullptr;  // [m] row of y for each column; null: 0, 1, 2, ...
+};
+
+using MatmulFn = void (*)(const MatmulParams&);
+
+struct MatmulVariant {
+  Isa isa;
+  DType dtype;
+  const char* name;
+  MatmulFn fn;
+};
+
+// Every variant there is, most specific level first; tests and benchmarks walk the same list.
+std::span<const MatmulVariant> MatmulVariants();
+
+// The variant for `dtype` at the highest level not above `isa`.
+const MatmulVariant& SelectMatmul(DType dtype, Isa isa);
+
+}  // namespace millrace::cpu
+
+#endif  // MILLRACE_KERNELS_CPU_MATMUL_H_
