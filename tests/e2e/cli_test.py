@@ -1,0 +1,106 @@
+"""The command line as a person meets it: help, exit codes, one-line errors."""
+import json
+import pathlib
+import struct
+import tempfile
+import unittest
+
+from harness import MODEL, Server, generate_in_process, main, run_cli
+
+COMMANDS = ["serve", "generate", "logits", "tokenize", "inspect", "bench", "client", "loadgen"]
+
+
+class CommandLine(unittest.TestCase):
+    def one_line(self, done, code, *words):
+        self.assertEqual(done.returncode, code, done.stderr)
+        self.assertEqual(len(done.stderr.strip().splitlines()), 1, done.stderr)
+        for word in words:
+            self.assertIn(word, done.stderr)
+
+    def test_help_lists_every_command_and_every_command_helps(self):
+        listed = run_cli("--help").stdout
+        for command in [*COMMANDS, "top", "capacity"]:
+            self.assertIn(command, listed)
+        for command in COMMANDS:
+            done = run_cli(command, "--help")
+            self.assertEqual(done.returncode, 0, command)
+            self.assertIn("--", done.stdout, command)
+
+    def test_bad_usage_exits_with_2_and_one_line(self):
+        self.one_line(run_cli("dance"), 2, "dance")
+        self.one_line(run_cli("serve", "--no-such-flag"), 2, "no-such-flag")
+        self.one_line(run_cli("serve"), 2, "--model")
+        self.one_line(run_cli("serve", "--model", MODEL, "--block-size", "33"), 2, "block-size")
+
+    def test_flags_and_commands_of_later_versions_say_so(self):
+        for flags in (["--http", "127.0.0.1:0"], ["--weight-cache", "x"], ["--kv-dtype", "q8_0"], ["--kv-dtype", "fp8"],
+                      ["--device", "cuda:0"]):
+            self.one_line(run_cli("serve", "--model", MODEL, *flags), 2, "not built yet")
+        self.one_line(run_cli("top"), 2, "not built yet")
+        self.one_line(run_cli("capacity"), 2, "not built yet")
+
+    def test_a_file_that_is_no_model_is_refused_by_every_command(self):
+        with tempfile.NamedTemporaryFile(suffix=".gguf") as file:
+            file.write(b"not a model at all, but long enough to look at")
+            file.flush()
+            for arguments in (["inspect", file.name], ["generate", "--model", file.name, "--prompt", "a"],
+                              ["serve", "--model", file.name], ["bench", "--model", file.name],
+                              ["logits", "--model", file.name, "--tokens", "1", "--out", file.name + ".out"]):
+                with self.subTest(arguments[0]):
+                    self.one_line(run_cli(*arguments), 1, "GGUF")
+
+    def test_generate_gives_the_documented_json(self):
+        done = generate_in_process([1, 2, 3], 5)
+        self.assertEqual(set(done), {"prompt_token_ids", "token_ids", "text", "finish_reason", "prefill_seconds",
+                                     "decode_seconds"})
+        self.assertEqual(done["prompt_token_ids"], [1, 2, 3])
+
+    def test_logits_writes_float32_rows(self):
+        with tempfile.TemporaryDirectory() as folder:
+            out = pathlib.Path(folder) / "logits.f32"
+            done = run_cli("logits", "--model", MODEL, "--tokens", "1,2,3", "--out", out)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            data = out.read_bytes()
+        self.assertEqual(len(data), 3 * 4096 * 4)
+        self.assertTrue(all(abs(x) < 1e4 for x in struct.unpack(f"<{3 * 4096}f", data)))
+
+    def test_every_kernel_level_of_this_machine_gives_the_same_bits(self):
+        rows = {}
+        with tempfile.TemporaryDirectory() as folder:
+            for level in ("scalar", "avx2", "avx512"):
+                out = pathlib.Path(folder) / level
+                done = run_cli("logits", "--model", MODEL, "--tokens", "1,872,300,40", "--out", out, "--cpu-isa", level)
+                if done.returncode != 0:
+                    self.assertIn(level, done.stderr)  # a level this machine lacks is refused by name
+                    continue
+                rows[level] = out.read_bytes()
+        self.assertGreater(len(rows), 1)
+        self.assertEqual(len(set(rows.values())), 1, list(rows))
+
+    def test_inspect_tells_what_a_file_is(self):
+        done = run_cli("inspect", MODEL, "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("qwen3moe", json.dumps(json.loads(done.stdout)))
+
+    def test_tokenize_goes_both_ways(self):
+        ids = run_cli("tokenize", "--model", MODEL, input='"Once upon a time"\n')
+        self.assertEqual(ids.returncode, 0, ids.stderr)
+        text = run_cli("tokenize", "--model", MODEL, "--decode", input=ids.stdout)
+        self.assertEqual(json.loads(text.stdout), "Once upon a time")
+
+    def test_client_and_loadgen_reach_a_server(self):
+        with Server() as server, tempfile.TemporaryDirectory() as folder:
+            done = run_cli("client", "--target", server.target, "--chat", "Hello!", "--max-new-tokens", 8)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertTrue(done.stdout.strip())
+            report = pathlib.Path(folder) / "load.json"
+            done = run_cli("loadgen", "--target", server.target, "--concurrency", 4, "--requests", 12, "--prompt-tokens",
+                           "uniform:4:40", "--output-tokens", 8, "--json", report)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn("ttft", report.read_text().lower())
+        done = run_cli("client", "--target", "127.0.0.1:1", "--prompt", "a")
+        self.one_line(done, 1, "UNAVAILABLE")
+
+
+if __name__ == "__main__":
+    main()
