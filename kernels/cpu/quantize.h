@@ -3,8 +3,9 @@
 //
 //   scale = max|x| / 127,   q[i] = round-half-even(x[i] * (127 / max|x|)), clamped to [-127, 127]
 //
-// A block of zeros has scale 0 and q 0. A block with a NaN or an infinity has scale NaN, so that
-// the fault reaches the logits of its own row and nothing else. Thread-safe.
+// A block of zeros has scale 0 and q 0, and so has one so small that 127 / max|x| overflows (max|x|
+// below 3.8e-37). A block with a NaN or an infinity has scale NaN and q 0, so that the fault
+// reaches the logits of its own row and nothing else. Thread-safe.
 #ifndef MILLRACE_KERNELS_CPU_QUANTIZE_H_
 #define MILLRACE_KERNELS_CPU_QUANTIZE_H_
 

@@ -1,0 +1,31 @@
+#include "kernels/cpu/matmul.h"
+
+#include "kernels/cpu/matmul_kernels.h"
+
+namespace millrace::cpu {
+namespace {
+
+constexpr MatmulVariant kVariants[] = {
+    {Isa::kScalar, DType::kF32, "scalar/F32", scalar::MatmulF32},
+    {Isa::kScalar, DType::kF16, "scalar/F16", scalar::MatmulF16},
+    {Isa::kScalar, DType::kBF16, "scalar/BF16", scalar::MatmulBF16},
+    {Isa::kScalar, DType::kQ8_0, "scalar/Q8_0", scalar::MatmulQ8_0},
+    {Isa::kScalar, DType::kQ4_0, "scalar/Q4_0", scalar::MatmulQ4_0},
+    {Isa::kScalar, DType::kQ4_1, "scalar/Q4_1", scalar::MatmulQ4_1},
+    {Isa::kScalar, DType::kQ4_K, "scalar/Q4_K", scalar::MatmulQ4_K},
+    {Isa::kScalar, DType::kQ5_K, "scalar/Q5_K", scalar::MatmulQ5_K},
+    {Isa::kScalar, DType::kQ6_K, "scalar/Q6_K", scalar::MatmulQ6_K},
+};
+
+}  // namespace
+
+std::span<const MatmulVariant> MatmulVariants() { return kVariants; }
+
+const MatmulVariant& SelectMatmul(DType dtype, Isa isa) {
+  for (const MatmulVariant& variant : kVariants) {
+    if (variant.dtype == dtype && variant.isa <= isa) return variant;
+  }
+  __builtin_unreachable();  // the table ends with a scalar entry for every type
+}
+
+}  // namespace millrace::cpu

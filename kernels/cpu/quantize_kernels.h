@@ -1,0 +1,17 @@
+// The functions behind the table of kernels/cpu/quantize.h. Internal to kernels/cpu.
+#ifndef MILLRACE_KERNELS_CPU_QUANTIZE_KERNELS_H_
+#define MILLRACE_KERNELS_CPU_QUANTIZE_KERNELS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+namespace millrace::cpu {
+
+namespace scalar {
+void QuantizeRowQ8x32(const float* x, std::int64_t k, std::byte* out);
+void QuantizeRowQ8x256(const float* x, std::int64_t k, std::byte* out);
+}  // namespace scalar
+
+}  // namespace millrace::cpu
+
+#endif  // MILLRACE_KERNELS_CPU_QUANTIZE_KERNELS_H_

@@ -1,0 +1,75 @@
+// Blocks of weights to plain integers: the portable reading of quant_blocks.h, shared by
+// dequantisation and the scalar kernels. Static functions: every including file has its own copy,
+// compiled with its own flags. Thread-safe (pure).
+#ifndef MILLRACE_KERNELS_UNPACK_BLOCKS_H_
+#define MILLRACE_KERNELS_UNPACK_BLOCKS_H_
+
+#include <cstdint>
+
+#include "kernels/quant_blocks.h"
+
+namespace millrace {
+
+// Scale and minimum of sub-block s in 0..7 from the 12 packed bytes of Q4_K and Q5_K.
+struct ScaleMin {
+  std::int32_t scale;
+  std::int32_t min;
+};
+
+static inline ScaleMin UnpackScaleMin(const std::uint8_t* packed, int s) {
+  if (s < 4) return {packed[s] & 0x3F, packed[s + 4] & 0x3F};
+  return {(packed[s + 4] & 0x0F) | ((packed[s - 4] >> 6) << 4),
+          (packed[s + 4] >> 4) | ((packed[s] >> 6) << 4)};
+}
+
+// 16 bytes to 32 nibbles: Q4_0 and Q4_1.
+static inline void UnpackNibbles(const std::uint8_t* q, std::uint8_t* out) {
+  for (int i = 0; i < 16; ++i) {
+    out[i] = q[i] & 0x0F;
+    out[16 + i] = q[i] >> 4;
+  }
+}
+
+// 256 values in 0..15.
+static inline void UnpackValues(const BlockQ4_K& block, std::uint8_t* out) {
+  for (int group = 0; group < 4; ++group) {
+    for (int i = 0; i < 32; ++i) {
+      out[64 * group + i] = block.q[32 * group + i] & 0x0F;
+      out[64 * group + 32 + i] = block.q[32 * group + i] >> 4;
+    }
+  }
+}
+
+// 256 values in 0..31.
+static inline void UnpackValues(const BlockQ5_K& block, std::uint8_t* out) {
+  for (int group = 0; group < 4; ++group) {
+    for (int i = 0; i < 32; ++i) {
+      const int low_bit = (block.high[i] >> (2 * group)) & 1;
+      const int high_bit = (block.high[i] >> (2 * group + 1)) & 1;
+      out[64 * group + i] =
+          static_cast<std::uint8_t>((block.q[32 * group + i] & 0x0F) | (low_bit << 4));
+      out[64 * group + 32 + i] =
+          static_cast<std::uint8_t>((block.q[32 * group + i] >> 4) | (high_bit << 4));
+    }
+  }
+}
+
+// 256 values in 0..63; the type's offset of 32 is left to the caller.
+static inline void UnpackValues(const BlockQ6_K& block, std::uint8_t* out) {
+  for (int half = 0; half < 2; ++half) {
+    const std::uint8_t* low = block.low + 64 * half;
+    const std::uint8_t* high = block.high + 32 * half;
+    for (int j = 0; j < 4; ++j) {
+      for (int i = 0; i < 32; ++i) {
+        const int byte = low[32 * (j % 2) + i];
+        const int nibble = j < 2 ? byte & 0x0F : byte >> 4;
+        out[128 * half + 32 * j + i] =
+            static_cast<std::uint8_t>(nibble | (((high[i] >> (2 * j)) & 3) << 4));
+      }
+    }
+  }
+}
+
+}  // namespace millrace
+
+#endif  // MILLRACE_KERNELS_UNPACK_BLOCKS_H_
