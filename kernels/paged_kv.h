@@ -3,7 +3,8 @@
 // One layer is [num_blocks][num_kv_heads][2][block_size][head_dim]: for a block and a head first
 // all K rows, then all V rows, contiguous, so that attention streams one head of a block. Position
 // p of a sequence lives in slot p % block_size of block table[p / block_size]. Leaf header; plain
-// values, thread-safe.
+// values, thread-safe. Its functions are inlined by force, since files compiled for one CPU level
+// call them and a copy of theirs must not serve the rest of the program.
 #ifndef MILLRACE_KERNELS_PAGED_KV_H_
 #define MILLRACE_KERNELS_PAGED_KV_H_
 
@@ -14,7 +15,9 @@ namespace millrace {
 
 enum class KvDType : std::uint8_t { kF16, kF32 };
 
-constexpr std::int64_t KvElementBytes(KvDType dtype) { return dtype == KvDType::kF16 ? 2 : 4; }
+[[gnu::always_inline]] constexpr std::int64_t KvElementBytes(KvDType dtype) {
+  return dtype == KvDType::kF16 ? 2 : 4;
+}
 
 // Attention is computed in partitions of this many positions, at absolute multiples of it; a
 // constant of the numerics (docs/numerics.md), so block sizes must divide it.
@@ -43,12 +46,12 @@ struct KvLayerView {
   KvLayout layout;
 
   // First K row of `head` in `block`, [block_size][head_dim]; its V rows follow directly.
-  std::byte* keys(std::int32_t block, std::int32_t head) const {
+  [[gnu::always_inline]] std::byte* keys(std::int32_t block, std::int32_t head) const {
     const std::int64_t rows = std::int64_t{2} * layout.block_size;
     return data + (std::int64_t{block} * layout.num_kv_heads + head) * rows * layout.head_dim *
                       KvElementBytes(layout.dtype);
   }
-  std::byte* values(std::int32_t block, std::int32_t head) const {
+  [[gnu::always_inline]] std::byte* values(std::int32_t block, std::int32_t head) const {
     return keys(block, head) +
            std::int64_t{layout.block_size} * layout.head_dim * KvElementBytes(layout.dtype);
   }

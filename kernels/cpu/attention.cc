@@ -1,0 +1,34 @@
+#include "kernels/cpu/attention.h"
+
+#include "kernels/cpu/float_kernels.h"
+
+namespace millrace::cpu {
+namespace {
+
+constexpr AttentionVariant kVariants[] = {
+    {Isa::kAvx512, KvDType::kF16, "avx512/F16", avx512::KvAppendF16, avx512::AttentionPartialF16,
+     avx512::AttentionMerge},
+    {Isa::kAvx512, KvDType::kF32, "avx512/F32", avx512::KvAppendF32, avx512::AttentionPartialF32,
+     avx512::AttentionMerge},
+    {Isa::kAvx2, KvDType::kF16, "avx2/F16", avx2::KvAppendF16, avx2::AttentionPartialF16,
+     avx2::AttentionMerge},
+    {Isa::kAvx2, KvDType::kF32, "avx2/F32", avx2::KvAppendF32, avx2::AttentionPartialF32,
+     avx2::AttentionMerge},
+    {Isa::kScalar, KvDType::kF16, "scalar/F16", scalar::KvAppendF16, scalar::AttentionPartialF16,
+     scalar::AttentionMerge},
+    {Isa::kScalar, KvDType::kF32, "scalar/F32", scalar::KvAppendF32, scalar::AttentionPartialF32,
+     scalar::AttentionMerge},
+};
+
+}  // namespace
+
+std::span<const AttentionVariant> AttentionVariants() { return kVariants; }
+
+const AttentionVariant& SelectAttention(KvDType dtype, Isa isa) {
+  for (const AttentionVariant& variant : kVariants) {
+    if (variant.dtype == dtype && variant.isa <= isa) return variant;
+  }
+  __builtin_unreachable();  // the table ends with scalar entries for both types
+}
+
+}  // namespace millrace::cpu

@@ -1,0 +1,307 @@
+// Attention over the paged KV cache for any lanes type; the definition is in
+// kernels/cpu/attention.h. Internal to kernels/cpu.
+//
+// A unit's query rows (query, head) are taken kRowBatch at a time. For each batch the partition is
+// walked twice, keys then values, in tiles of kTile positions that are widened to f32 once and stay
+// in the first-level cache; scores of the whole partition lie between the two walks. Widening is
+// exact and padding is zeros, so tiles change no bit.
+#ifndef MILLRACE_KERNELS_CPU_ATTENTION_BODY_H_
+#define MILLRACE_KERNELS_CPU_ATTENTION_BODY_H_
+
+#include <cstdint>
+
+#include "kernels/cpu/attention.h"
+#include "kernels/cpu/exp_body.h"
+#include "kernels/quant_blocks.h"
+
+namespace millrace::cpu {
+
+inline constexpr int kRowBatch = 32;
+inline constexpr int kTile = 32;
+inline constexpr int kMaxHeadDim = 256;
+// Not a power of two, so that rows do not compete for the same cache sets.
+inline constexpr int kScoreStride = kKvPartition + 16;
+
+// About 130 KiB on the stack. Rows of q, o and tile are `dim` floats apart: head_dim rounded up to
+// 32, filled with zeros.
+struct AttentionScratch {
+  alignas(64) float q[kRowBatch * kMaxHeadDim];
+  alignas(64) float o[kRowBatch * kMaxHeadDim];
+  alignas(64) float tile[kTile * kMaxHeadDim];
+  alignas(64) float scores[kRowBatch * kScoreStride];
+  float max[kRowBatch];
+  float sum[kRowBatch];
+  int limit[kRowBatch];  // positions of this partition that the row sees; ascending
+  int num_rows;
+  int head_dim;
+  int dim;
+};
+
+template <typename L>
+typename L::Reg LoadElements(const float* p, int n) {
+  return n >= 16 ? L::Load(p) : L::LoadTail(p, n, 0.0F);
+}
+template <typename L>
+typename L::Reg LoadElements(const HalfBits* p, int n) {
+  return n >= 16 ? L::LoadHalf(p) : L::LoadHalfTail(p, n);
+}
+template <typename L>
+void StoreElements(float* p, int n, const typename L::Reg& value) {
+  if (n >= 16) return L::Store(p, value);
+  L::StoreTail(p, n, value);
+}
+template <typename L>
+void StoreElements(HalfBits* p, int n, const typename L::Reg& value) {
+  if (n >= 16) return L::StoreHalf(p, value);
+  L::StoreHalfTail(p, n, value);
+}
+
+// Widens a row of `n` elements to f32 and fills it with zeros up to `dim`.
+template <typename L, typename T>
+void WidenRow(const T* row, int n, int dim, float* out) {
+  int i = 0;
+  for (; i < n; i += 16) L::Store(out + i, LoadElements<L>(row + i, n - i));
+  for (; i < dim; i += 16) L::Store(out + i, L::Set1(0.0F));
+}
+
+template <typename L, typename T>
+void AppendRow(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
+               const float* key, const float* value) {
+  const int n = kv.layout.head_dim;
+  T* keys = reinterpret_cast<T*>(kv.keys(block, head)) + std::int64_t{slot} * n;
+  T* values = reinterpret_cast<T*>(kv.values(block, head)) + std::int64_t{slot} * n;
+  for (int i = 0; i < n; i += 16) {
+    StoreElements<L>(keys + i, n - i, LoadElements<L>(key + i, n - i));
+    StoreElements<L>(values + i, n - i, LoadElements<L>(value + i, n - i));
+  }
+}
+
+// Copies the batch's queries and works out what each of them sees.
+template <typename L>
+void LoadQueries(const AttentionPartialParams& p, int first_row, AttentionScratch* s) {
+  for (int r = 0; r < s->num_rows; ++r) {
+    const int query = (first_row + r) / p.group;
+    const int head = (first_row + r) % p.group;
+    const int seen = p.first_position + query - p.partition * kKvPartition + 1;
+    s->limit[r] = seen < 0 ? 0 : (seen > kKvPartition ? kKvPartition : seen);
+    const float* q = p.q + query * p.q_stride + std::int64_t{head} * s->head_dim;
+    WidenRow<L>(q, s->head_dim, s->dim, s->q + r * s->dim);
+  }
+}
+
+// Widens positions [begin, begin + count) of the partition, keys or values, into the tile. Touches
+// no block and no entry of the table beyond them.
+template <typename L, typename T, bool kValues>
+void LoadTile(const AttentionPartialParams& p, int begin, int count, AttentionScratch* s) {
+  const int block_size = p.kv.layout.block_size;
+  int done = 0;
+  while (done < count) {
+    const int position = p.partition * kKvPartition + begin + done;
+    const int slot = position % block_size;
+    const std::int32_t block = p.block_table[position / block_size];
+    const std::byte* rows = kValues ? p.kv.values(block, p.kv_head) : p.kv.keys(block, p.kv_head);
+    const T* row = reinterpret_cast<const T*>(rows) + std::int64_t{slot} * s->head_dim;
+    const int left = count - done;
+    const int run = block_size - slot < left ? block_size - slot : left;
+    for (int i = 0; i < run; ++i) {
+      WidenRow<L>(row + i * s->head_dim, s->head_dim, s->dim, s->tile + (done + i) * s->dim);
+    }
+    done += run;
+  }
+}
+
+// Dot products of kRows query rows with four keys of the tile; scores [kRows][4], kScoreStride
+// apart.
+template <typename L, int kRows>
+[[gnu::always_inline]] inline void ScoreBlock(const float* q, const float* keys, int head_dim,
+                                              int dim, float* scores) {
+  using Reg = typename L::Reg;
+  Reg acc[kRows][4];
+  for (int r = 0; r < kRows; ++r) {
+    for (int j = 0; j < 4; ++j) acc[r][j] = L::Set1(0.0F);
+  }
+  for (int i = 0; i < head_dim; i += 16) {
+    Reg k[4];
+    for (int j = 0; j < 4; ++j) k[j] = L::Load(keys + j * dim + i);
+    for (int r = 0; r < kRows; ++r) {
+      const Reg x = L::Load(q + r * dim + i);
+      for (int j = 0; j < 4; ++j) acc[r][j] = L::Fma(x, k[j], acc[r][j]);
+    }
+  }
+  if constexpr (kRows == 4) {
+    float* const out[4] = {scores, scores + kScoreStride, scores + 2 * kScoreStride,
+                           scores + 3 * kScoreStride};
+    L::Sum4x4(acc, out);
+  } else {
+    for (int r = 0; r < kRows; ++r) L::Sum4(acc[r], scores + r * kScoreStride);
+  }
+}
+
+// Scores of rows [row, row + kRows) against the tile; the last row sees the most. The tile has
+// zeros up to a multiple of four keys, whose scores nobody reads.
+template <typename L, int kRows>
+void ScoreRows(int row, int begin, int count, AttentionScratch* s) {
+  const int seen = s->limit[row + kRows - 1] - begin;
+  const int end = seen < count ? seen : count;
+  for (int j = 0; j < end; j += 4) {
+    ScoreBlock<L, kRows>(s->q + row * s->dim, s->tile + j * s->dim, s->head_dim, s->dim,
+                         s->scores + row * kScoreStride + begin + j);
+  }
+}
+
+template <typename L, typename T>
+void ComputeScores(const AttentionPartialParams& p, int positions, AttentionScratch* s) {
+  for (int begin = 0; begin < positions; begin += kTile) {
+    const int count = positions - begin < kTile ? positions - begin : kTile;
+    LoadTile<L, T, false>(p, begin, count, s);
+    for (int i = count * s->dim; i < (count + 3) / 4 * 4 * s->dim; i += 16) {
+      L::Store(s->tile + i, L::Set1(0.0F));
+    }
+    int row = 0;
+    for (; row + L::kScoreRows <= s->num_rows; row += L::kScoreRows) {
+      ScoreRows<L, L::kScoreRows>(row, begin, count, s);
+    }
+    for (; row < s->num_rows; ++row) ScoreRows<L, 1>(row, begin, count, s);
+  }
+}
+
+// In place from dot products to exp(scale * s - max); stores max and sum.
+template <typename L>
+void SoftmaxRow(float* row, int n, float scale, float* max_out, float* sum_out) {
+  using Reg = typename L::Reg;
+  const float lowest = -__builtin_inff();
+  Reg max = L::Set1(lowest);
+  for (int i = 0; i < n; i += 16) {
+    StoreElements<L>(row + i, n - i, L::Mul(LoadElements<L>(row + i, n - i), L::Set1(scale)));
+    max = L::Max(max, n - i >= 16 ? L::Load(row + i) : L::LoadTail(row + i, n - i, lowest));
+  }
+  *max_out = L::MaxOf(max);
+  max = L::Set1(*max_out);
+  Reg sum = L::Set1(0.0F);
+  for (int i = 0; i < n; i += 16) {
+    StoreElements<L>(row + i, n - i, ExpLanes<L>(L::Sub(LoadElements<L>(row + i, n - i), max)));
+    sum = L::Add(sum, LoadElements<L>(row + i, n - i));
+  }
+  *sum_out = L::Sum(sum);
+}
+
+// o[r] += sum over tile positions [begin, end) of weights[r][j] * tile[j], for kRows rows; weights
+// are kScoreStride apart.
+template <typename L, int kRows>
+void AccumulateBlock(const float* weights, const float* tile, int begin, int end, int dim,
+                     float* o) {
+  using Reg = typename L::Reg;
+  constexpr int kVectors = L::kValueVectors;
+  for (int i = 0; i < dim; i += 16 * kVectors) {
+    Reg acc[kRows][kVectors];
+    for (int r = 0; r < kRows; ++r) {
+      for (int v = 0; v < kVectors; ++v) acc[r][v] = L::Load(o + r * dim + i + 16 * v);
+    }
+    for (int j = begin; j < end; ++j) {
+      Reg value[kVectors];
+      for (int v = 0; v < kVectors; ++v) value[v] = L::Load(tile + j * dim + i + 16 * v);
+      for (int r = 0; r < kRows; ++r) {
+        const Reg weight = L::Set1(weights[r * kScoreStride + j]);
+        for (int v = 0; v < kVectors; ++v) acc[r][v] = L::Fma(weight, value[v], acc[r][v]);
+      }
+    }
+    for (int r = 0; r < kRows; ++r) {
+      for (int v = 0; v < kVectors; ++v) L::Store(o + r * dim + i + 16 * v, acc[r][v]);
+    }
+  }
+}
+
+// Rows from `row` on, kRows at a time and the rest in halves. What only the later rows of a group
+// see follows row by row: a weight of 0 would not do, since an unseen value may be NaN.
+template <typename L, int kRows>
+void AccumulateRows(int row, int begin, int count, AttentionScratch* s) {
+  for (; row + kRows <= s->num_rows; row += kRows) {
+    const float* weights = s->scores + row * kScoreStride + begin;
+    float* o = s->o + row * s->dim;
+    int seen[kRows];
+    for (int r = 0; r < kRows; ++r) {
+      const int n = s->limit[row + r] - begin;
+      seen[r] = n < 0 ? 0 : (n < count ? n : count);
+    }
+    if (seen[0] > 0) AccumulateBlock<L, kRows>(weights, s->tile, 0, seen[0], s->dim, o);
+    for (int r = 1; r < kRows; ++r) {
+      if (seen[r] == seen[0]) continue;
+      AccumulateBlock<L, 1>(weights + r * kScoreStride, s->tile, seen[0], seen[r], s->dim,
+                            o + r * s->dim);
+    }
+  }
+  if constexpr (kRows > 1) AccumulateRows<L, kRows / 2>(row, begin, count, s);
+}
+
+template <typename L, typename T>
+void ComputeOutputs(const AttentionPartialParams& p, int positions, AttentionScratch* s) {
+  for (int i = 0; i < s->num_rows * s->dim; i += 16) L::Store(s->o + i, L::Set1(0.0F));
+  for (int begin = 0; begin < positions; begin += kTile) {
+    const int count = positions - begin < kTile ? positions - begin : kTile;
+    LoadTile<L, T, true>(p, begin, count, s);
+    AccumulateRows<L, L::kValueRows>(0, begin, count, s);
+  }
+}
+
+template <typename L>
+void WritePartials(const AttentionPartialParams& p, int first_row, const AttentionScratch& s) {
+  for (int r = 0; r < s.num_rows; ++r) {
+    const int query = (first_row + r) / p.group;
+    const int head = (first_row + r) % p.group;
+    float* entry = p.partials + query * p.partial_query_stride + head * (s.head_dim + 2);
+    const float* o = s.o + r * s.dim;
+    for (int i = 0; i < s.head_dim; i += 16) {
+      StoreElements<L>(entry + i, s.head_dim - i, L::Load(o + i));
+    }
+    entry[s.head_dim] = s.max[r];
+    entry[s.head_dim + 1] = s.sum[r];
+  }
+}
+
+template <typename L, typename T>
+void PartialUnit(const AttentionPartialParams& p) {
+  AttentionScratch s;  // left uninitialised: each part is written before it is read
+  s.head_dim = p.kv.layout.head_dim;
+  s.dim = (s.head_dim + 31) / 32 * 32;
+  const int rows = p.num_queries * p.group;
+  for (int first = 0; first < rows; first += kRowBatch) {
+    s.num_rows = rows - first < kRowBatch ? rows - first : kRowBatch;
+    LoadQueries<L>(p, first, &s);
+    const int positions = s.limit[s.num_rows - 1];
+    ComputeScores<L, T>(p, positions, &s);
+    for (int r = 0; r < s.num_rows; ++r) {
+      SoftmaxRow<L>(s.scores + r * kScoreStride, s.limit[r], p.scale, &s.max[r], &s.sum[r]);
+    }
+    ComputeOutputs<L, T>(p, positions, &s);
+    WritePartials<L>(p, first, s);
+  }
+}
+
+// An entry that saw nothing (sum 0) is passed over: its maximum is -infinity, and the difference of
+// two such would be NaN.
+template <typename L>
+void MergeRow(const float* partials, std::int64_t stride, std::int32_t num_partitions,
+              std::int32_t head_dim, float* out) {
+  float max = -__builtin_inff();
+  float sum = 0.0F;
+  for (int i = 0; i < head_dim; ++i) out[i] = 0.0F;
+  for (std::int32_t p = 0; p < num_partitions; ++p) {
+    const float* entry = partials + p * stride;
+    if (entry[head_dim + 1] == 0.0F) continue;
+    const float old = max;
+    max = old > entry[head_dim] ? old : entry[head_dim];
+    const float keep = ExpOne<L>(old - max);
+    const float add = ExpOne<L>(entry[head_dim] - max);
+    sum = L::Fma1(entry[head_dim + 1], add, sum * keep);
+    for (int i = 0; i < head_dim; i += 16) {
+      const int n = head_dim - i;
+      const typename L::Reg kept = L::Mul(LoadElements<L>(out + i, n), L::Set1(keep));
+      StoreElements<L>(out + i, n, L::Fma(LoadElements<L>(entry + i, n), L::Set1(add), kept));
+    }
+  }
+  for (int i = 0; i < head_dim; ++i) out[i] = out[i] / sum;
+}
+
+}  // namespace millrace::cpu
+
+#endif  // MILLRACE_KERNELS_CPU_ATTENTION_BODY_H_

@@ -1,0 +1,31 @@
+#include "kernels/cpu/attention_body.h"
+
+#include "kernels/cpu/float_kernels.h"
+#include "kernels/cpu/lanes16_avx512.h"
+
+namespace millrace::cpu::avx512 {
+
+void KvAppendF16(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
+                 const float* key, const float* value) {
+  AppendRow<LanesAvx512, HalfBits>(kv, block, head, slot, key, value);
+}
+
+void KvAppendF32(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
+                 const float* key, const float* value) {
+  AppendRow<LanesAvx512, float>(kv, block, head, slot, key, value);
+}
+
+void AttentionPartialF16(const AttentionPartialParams& params) {
+  PartialUnit<LanesAvx512, HalfBits>(params);
+}
+
+void AttentionPartialF32(const AttentionPartialParams& params) {
+  PartialUnit<LanesAvx512, float>(params);
+}
+
+void AttentionMerge(const float* partials, std::int64_t stride, std::int32_t num_partitions,
+                    std::int32_t head_dim, float* out) {
+  MergeRow<LanesAvx512>(partials, stride, num_partitions, head_dim, out);
+}
+
+}  // namespace millrace::cpu::avx512

@@ -1,0 +1,26 @@
+#include "kernels/cpu/moe_body.h"
+
+#include "kernels/cpu/float_kernels.h"
+#include "kernels/cpu/lanes16_avx512.h"
+
+namespace millrace::cpu::avx512 {
+
+void Route(const float* logits, std::int32_t num_experts, std::int32_t k, bool normalise,
+           std::int32_t* experts, float* weights) {
+  RouteRow<LanesAvx512>(logits, num_experts, k, normalise, experts, weights);
+}
+
+void Swiglu(const float* gate, const float* up, std::int64_t n, float* out) {
+  SwigluRow<LanesAvx512>(gate, up, n, out);
+}
+
+void Combine(const float* x, const float* rows, std::int64_t row_stride, const float* weights,
+             std::int32_t k, std::int64_t n, float* y) {
+  CombineRow<LanesAvx512>(x, rows, row_stride, weights, k, n, y);
+}
+
+void Add(const float* a, const float* b, std::int64_t n, float* y) {
+  AddRow<LanesAvx512>(a, b, n, y);
+}
+
+}  // namespace millrace::cpu::avx512
