@@ -6,6 +6,12 @@ namespace millrace::cpu {
 namespace {
 
 constexpr MatmulVariant kVariants[] = {
+    {Isa::kAvx512, DType::kQ8_0, "avx512/Q8_0", avx512::MatmulQ8_0},
+    {Isa::kAvx512, DType::kQ4_0, "avx512/Q4_0", avx512::MatmulQ4_0},
+    {Isa::kAvx512, DType::kQ4_1, "avx512/Q4_1", avx512::MatmulQ4_1},
+    {Isa::kAvx512, DType::kQ4_K, "avx512/Q4_K", avx512::MatmulQ4_K},
+    {Isa::kAvx512, DType::kQ5_K, "avx512/Q5_K", avx512::MatmulQ5_K},
+    {Isa::kAvx512, DType::kQ6_K, "avx512/Q6_K", avx512::MatmulQ6_K},
     {Isa::kScalar, DType::kF32, "scalar/F32", scalar::MatmulF32},
     {Isa::kScalar, DType::kF16, "scalar/F16", scalar::MatmulF16},
     {Isa::kScalar, DType::kBF16, "scalar/BF16", scalar::MatmulBF16},
