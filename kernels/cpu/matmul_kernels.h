@@ -19,6 +19,15 @@ void MatmulQ5_K(const MatmulParams& p);
 void MatmulQ6_K(const MatmulParams& p);
 }  // namespace scalar
 
+namespace avx2 {
+void MatmulQ8_0(const MatmulParams& p);
+void MatmulQ4_0(const MatmulParams& p);
+void MatmulQ4_1(const MatmulParams& p);
+void MatmulQ4_K(const MatmulParams& p);
+void MatmulQ5_K(const MatmulParams& p);
+void MatmulQ6_K(const MatmulParams& p);
+}  // namespace avx2
+
 namespace avx512 {
 void MatmulQ8_0(const MatmulParams& p);
 void MatmulQ4_0(const MatmulParams& p);

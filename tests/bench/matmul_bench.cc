@@ -1,0 +1,130 @@
+// Every variant of the matrix product over weights far larger than the caches, on one thread.
+// Counters: bytes a second of weights, "of_read" their ratio to a plain read of the same memory in
+// the same run, and multiply-adds a second. Not part of the suite.
+#include <benchmark/benchmark.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <span>
+#include <vector>
+
+#include "kernels/cpu/matmul.h"
+#include "kernels/cpu/quantize.h"
+#include "tests/kernels/random_weights.h"
+
+namespace millrace::cpu {
+namespace {
+
+constexpr std::size_t kWeightBytes = std::size_t{192} << 20;
+
+// One thread's plain read of `bytes`, in bytes a second: the best of a few passes.
+double ReadBandwidth(std::span<const std::byte> memory) {
+  double best = 0.0;
+  for (int pass = 0; pass < 5; ++pass) {
+    const auto start = std::chrono::steady_clock::now();
+    const auto* words = reinterpret_cast<const std::uint64_t*>(memory.data());
+    std::uint64_t sums[8] = {};
+    for (std::size_t i = 0; i + 8 <= memory.size() / 8; i += 8) {
+      for (std::size_t l = 0; l < 8; ++l) sums[l] += words[i + l];
+    }
+    benchmark::DoNotOptimize(sums);
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+    best = std::max(best, static_cast<double>(memory.size()) / elapsed.count());
+  }
+  return best;
+}
+
+// Memory in huge pages, as the backend keeps its weights.
+class HugeMemory {
+ public:
+  explicit HugeMemory(std::size_t bytes)
+      : span_(static_cast<std::byte*>(std::aligned_alloc(kPage, bytes)), bytes) {
+    madvise(span_.data(), bytes, MADV_HUGEPAGE);
+  }
+  ~HugeMemory() { std::free(span_.data()); }
+  HugeMemory(const HugeMemory&) = delete;
+  HugeMemory& operator=(const HugeMemory&) = delete;
+  std::span<std::byte> span() const { return span_; }
+
+ private:
+  static constexpr std::size_t kPage = std::size_t{2} << 20;
+  std::span<std::byte> span_;
+};
+
+// A row that repeats keeps the setup short; kernels do not look at the values.
+void FillRows(DType dtype, std::int64_t k, std::span<std::byte> weights) {
+  const auto row_bytes = static_cast<std::size_t>(RowBytes(dtype, k));
+  std::vector<std::byte> row(row_bytes);
+  std::mt19937 rng(1);
+  testing::FillWeights(dtype, row.data(), k, rng);
+  for (std::size_t at = 0; at + row_bytes <= weights.size(); at += row_bytes) {
+    std::memcpy(weights.data() + at, row.data(), row_bytes);
+  }
+}
+
+void Product(benchmark::State& state, const MatmulVariant& variant) {
+  const std::int64_t m = state.range(0);
+  const std::int64_t k = state.range(1);
+  const ActivationFormat format = Info(variant.dtype).activation;
+  const HugeMemory memory(kWeightBytes);
+  const std::span<std::byte> weights = memory.span();
+  FillRows(variant.dtype, k, weights);
+  const std::int64_t n = static_cast<std::int64_t>(weights.size()) / RowBytes(variant.dtype, k);
+  const std::int64_t x_bytes = ActivationRowBytes(format, k);
+  std::vector<std::byte> x(static_cast<std::size_t>(m * x_bytes));
+  std::vector<float> values(static_cast<std::size_t>(k), 0.25F);
+  for (std::int64_t j = 0; j < m; ++j) {
+    SelectQuantize(format, Isa::kScalar).fn(values.data(), k, x.data() + j * x_bytes);
+  }
+  // Slices as a worker takes them; the outputs of all of them share one small buffer.
+  const std::int64_t slice = 256;
+  std::vector<float> y(static_cast<std::size_t>(m * slice));
+  MatmulParams params{.w_row_bytes = RowBytes(variant.dtype, k),
+                      .k = k,
+                      .n_end = slice,
+                      .x = x.data(),
+                      .x_row_bytes = x_bytes,
+                      .m = m,
+                      .y = y.data(),
+                      .y_stride = slice};
+  // A step of the benchmark walks enough slices to take milliseconds, all of them in turn.
+  const std::int64_t slices = n / slice;
+  std::int64_t at = 0;
+  for (auto _ : state) {
+    params.w = weights.data() + at * slice * params.w_row_bytes;
+    variant.fn(params);
+    benchmark::DoNotOptimize(y.data());
+    at = (at + 1) % slices;
+  }
+  const double bytes = static_cast<double>(state.iterations() * slice * params.w_row_bytes);
+  const double read = ReadBandwidth(weights);
+  using benchmark::Counter;
+  state.counters["B/s"] = Counter(bytes, Counter::kIsRate);
+  state.counters["of_read"] = Counter(bytes / read, Counter::kIsRate);
+  state.counters["MAC/s"] =
+      Counter(static_cast<double>(state.iterations() * slice * k * m), Counter::kIsRate);
+}
+
+void Register() {
+  for (const MatmulVariant& variant : MatmulVariants()) {
+    if (variant.isa > DetectIsa()) continue;
+    auto* bench = benchmark::RegisterBenchmark(
+        variant.name, [&variant](benchmark::State& state) { Product(state, variant); });
+    bench->ArgNames({"m", "k"})->ArgsProduct({{1, 2, 4, 8, 32}, {512, 2048}})->UseRealTime();
+  }
+}
+
+}  // namespace
+}  // namespace millrace::cpu
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  millrace::cpu::Register();
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}
