@@ -1,7 +1,5 @@
 #include "runtime/tokenizer/bpe.h"
 
-#include <algorithm>
-
 #include "absl/status/status.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
@@ -10,10 +8,8 @@
 namespace millrace {
 namespace {
 
-// For std::push_heap, whose front is the greatest.
-bool ComesLater(const BpeModel::Candidate& a, const BpeModel::Candidate& b) {
-  return a.rank != b.rank ? a.rank > b.rank : a.left > b.left;
-}
+// Symbols up to which a heap beats sweeping: it still fits the first-level cache.
+constexpr std::size_t kShortWord = 512;
 
 absl::Status BadMerge(std::size_t rank, std::string_view merge, std::string_view what) {
   const std::string shown(merge.substr(0, 64));
@@ -61,47 +57,46 @@ void BpeModel::SplitIntoBytes(std::string_view word, std::vector<Symbol>* symbol
   if (!symbols->empty()) symbols->back().next = kNone;
 }
 
-void BpeModel::AddCandidate(std::uint32_t left, Scratch* scratch) const {
-  const std::uint32_t right = scratch->symbols[left].next;
-  if (right == kNone) return;
-  const auto found = merges_.find(PairKey(scratch->symbols[left].id, scratch->symbols[right].id));
-  if (found == merges_.end()) return;
-  scratch->candidates.push_back({found->second.rank, left, found->second.id});
+const BpeModel::Merge* BpeModel::FindMerge(const std::vector<Symbol>& symbols,
+                                           std::uint32_t left) const {
+  const std::uint32_t right = symbols[left].next;
+  if (right == kNone) return nullptr;
+  const auto found = merges_.find(PairKey(symbols[left].id, symbols[right].id));
+  return found == merges_.end() ? nullptr : &found->second;
 }
 
-void BpeModel::MergeAll(Scratch* scratch) const {
-  std::vector<Symbol>& symbols = scratch->symbols;
-  std::vector<Candidate>& heap = scratch->candidates;
-  while (!heap.empty()) {
-    std::pop_heap(heap.begin(), heap.end(), ComesLater);
-    const Candidate best = heap.back();
-    heap.pop_back();
-    Symbol& left = symbols[best.left];
-    if (left.id == kNone || left.next == kNone) continue;  // merged away, or now the last
+template <typename Queue>
+void BpeModel::MergeAll(std::vector<Symbol>* word, Queue* queue) const {
+  std::vector<Symbol>& symbols = *word;
+  const auto push = [&](std::uint32_t left) {
+    if (const Merge* merge = FindMerge(symbols, left)) queue->Push({merge->rank, left});
+  };
+  for (std::uint32_t i = 0; i < symbols.size(); ++i) push(i);
+  while (const auto best = queue->Pop()) {
+    Symbol& left = symbols[best->left];
+    if (left.id == kNone) continue;  // merged into the one before it
+    const Merge* merge = FindMerge(symbols, best->left);
+    if (merge == nullptr || merge->rank != best->rank) continue;  // its neighbour has changed
     Symbol& right = symbols[left.next];
-    const auto found = merges_.find(PairKey(left.id, right.id));
-    if (found == merges_.end() || found->second.rank != best.rank) continue;  // out of date
-    left.id = best.merged_id;
+    left.id = merge->id;
     right.id = kNone;
     left.next = right.next;
-    if (left.next != kNone) symbols[left.next].previous = best.left;
-    for (const std::uint32_t changed : {left.previous, best.left}) {
-      if (changed == kNone) continue;
-      const std::size_t before = heap.size();
-      AddCandidate(changed, scratch);
-      if (heap.size() > before) std::push_heap(heap.begin(), heap.end(), ComesLater);
-    }
+    if (left.next != kNone) symbols[left.next].previous = best->left;
+    if (left.previous != kNone) push(left.previous);
+    push(best->left);
   }
 }
 
 void BpeModel::Encode(std::string_view word, Scratch* scratch,
                       std::vector<std::uint32_t>* ids) const {
-  SplitIntoBytes(word, &scratch->symbols);
-  scratch->candidates.clear();
-  for (std::uint32_t i = 0; i + 1 < scratch->symbols.size(); ++i) AddCandidate(i, scratch);
-  std::make_heap(scratch->candidates.begin(), scratch->candidates.end(), ComesLater);
-  MergeAll(scratch);
-  for (const Symbol& symbol : scratch->symbols) {
+  std::vector<Symbol>& symbols = scratch->symbols;
+  SplitIntoBytes(word, &symbols);
+  if (symbols.size() <= kShortWord) {
+    MergeAll(&symbols, &scratch->short_queue);
+  } else {
+    MergeAll(&symbols, &scratch->long_queue);
+  }
+  for (const Symbol& symbol : symbols) {
     if (symbol.id != kNone) ids->push_back(symbol.id);
   }
 }

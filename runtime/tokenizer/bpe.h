@@ -17,6 +17,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
+#include "runtime/tokenizer/merge_queue.h"
 
 namespace millrace {
 
@@ -30,15 +31,11 @@ class BpeModel {
     std::uint32_t previous;  // kNone at the start of the word
     std::uint32_t next;      // kNone at its end
   };
-  struct Candidate {
-    std::uint32_t rank;
-    std::uint32_t left;  // the symbol that would take in its next one
-    std::uint32_t merged_id;
-  };
   // Working memory kept between words.
   struct Scratch {
     std::vector<Symbol> symbols;
-    std::vector<Candidate> candidates;  // a heap, the next merge in front
+    HeapMergeQueue short_queue;  // both empty between words
+    BucketMergeQueue long_queue;
   };
 
   // merges[rank] is "left right". INVALID_ARGUMENT naming the merge when it is not two tokens of
@@ -61,8 +58,10 @@ class BpeModel {
   }
 
   void SplitIntoBytes(std::string_view word, std::vector<Symbol>* symbols) const;
-  void AddCandidate(std::uint32_t left, Scratch* scratch) const;
-  void MergeAll(Scratch* scratch) const;
+  // The merge of symbols[left] with the symbol behind it; null if there is none.
+  const Merge* FindMerge(const std::vector<Symbol>& symbols, std::uint32_t left) const;
+  template <typename Queue>
+  void MergeAll(std::vector<Symbol>* symbols, Queue* queue) const;
 
   std::array<std::uint32_t, 256> byte_ids_;
   absl::flat_hash_map<std::uint64_t, Merge> merges_;
