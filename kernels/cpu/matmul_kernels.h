@@ -20,6 +20,9 @@ void MatmulQ6_K(const MatmulParams& p);
 }  // namespace scalar
 
 namespace avx2 {
+void MatmulF32(const MatmulParams& p);
+void MatmulF16(const MatmulParams& p);
+void MatmulBF16(const MatmulParams& p);
 void MatmulQ8_0(const MatmulParams& p);
 void MatmulQ4_0(const MatmulParams& p);
 void MatmulQ4_1(const MatmulParams& p);
@@ -29,6 +32,9 @@ void MatmulQ6_K(const MatmulParams& p);
 }  // namespace avx2
 
 namespace avx512 {
+void MatmulF32(const MatmulParams& p);
+void MatmulF16(const MatmulParams& p);
+void MatmulBF16(const MatmulParams& p);
 void MatmulQ8_0(const MatmulParams& p);
 void MatmulQ4_0(const MatmulParams& p);
 void MatmulQ4_1(const MatmulParams& p);

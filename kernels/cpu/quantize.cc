@@ -13,6 +13,10 @@ void CopyRow(const float* x, std::int64_t k, std::byte* out) {
 }
 
 constexpr QuantizeVariant kVariants[] = {
+    {Isa::kAvx512, ActivationFormat::kQ8x32, "avx512/Q8x32", avx512::QuantizeRowQ8x32},
+    {Isa::kAvx512, ActivationFormat::kQ8x256, "avx512/Q8x256", avx512::QuantizeRowQ8x256},
+    {Isa::kAvx2, ActivationFormat::kQ8x32, "avx2/Q8x32", avx2::QuantizeRowQ8x32},
+    {Isa::kAvx2, ActivationFormat::kQ8x256, "avx2/Q8x256", avx2::QuantizeRowQ8x256},
     {Isa::kScalar, ActivationFormat::kF32, "copy", CopyRow},
     {Isa::kScalar, ActivationFormat::kQ8x32, "scalar/Q8x32", scalar::QuantizeRowQ8x32},
     {Isa::kScalar, ActivationFormat::kQ8x256, "scalar/Q8x256", scalar::QuantizeRowQ8x256},

@@ -12,6 +12,16 @@ void QuantizeRowQ8x32(const float* x, std::int64_t k, std::byte* out);
 void QuantizeRowQ8x256(const float* x, std::int64_t k, std::byte* out);
 }  // namespace scalar
 
+namespace avx2 {
+void QuantizeRowQ8x32(const float* x, std::int64_t k, std::byte* out);
+void QuantizeRowQ8x256(const float* x, std::int64_t k, std::byte* out);
+}  // namespace avx2
+
+namespace avx512 {
+void QuantizeRowQ8x32(const float* x, std::int64_t k, std::byte* out);
+void QuantizeRowQ8x256(const float* x, std::int64_t k, std::byte* out);
+}  // namespace avx512
+
 }  // namespace millrace::cpu
 
 #endif  // MILLRACE_KERNELS_CPU_QUANTIZE_KERNELS_H_
