@@ -13,10 +13,6 @@
 
 namespace millrace {
 
-// Physical cores that the affinity mask and the cgroup's CPU quota (v1 or v2) leave to this
-// process; >= 1.
-int AvailableCores();
-
 class ThreadPool {
  public:
   // `threads` counts the caller; >= 1.

@@ -1,0 +1,119 @@
+// Runs the stages of a Program over one step on the worker pool. Each stage is a few parallel
+// phases; a phase is a list of tasks that write disjoint outputs, so results do not depend on who
+// runs which.
+//
+// Driven by the engine thread; owns no weights and no cache. Lives as long as the backend.
+#ifndef MILLRACE_RUNTIME_BACKEND_CPU_EXECUTOR_H_
+#define MILLRACE_RUNTIME_BACKEND_CPU_EXECUTOR_H_
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "kernels/cpu/attention.h"
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/matmul.h"
+#include "kernels/cpu/moe.h"
+#include "kernels/cpu/norm.h"
+#include "kernels/cpu/quantize.h"
+#include "kernels/cpu/rope.h"
+#include "runtime/backend/backend.h"
+#include "runtime/backend/cpu/moe_plan.h"
+#include "runtime/backend/cpu/step_buffers.h"
+#include "runtime/backend/cpu/weight_store.h"
+#include "runtime/backend/program.h"
+
+namespace millrace::cpu {
+
+class Executor {
+ public:
+  // All pointers outlive the executor; kv_data is [num_layers] layers of the layout's bytes.
+  Executor(Isa isa, const ProgramDims& dims, const BackendLimits& limits,
+           const WeightStore* weights, StepBuffers* buffers, std::byte* kv_data, ThreadPool* pool);
+
+  // `token_ids` is the step's, with deferred ones filled in. REQUIRES: the input is valid.
+  void Run(const Program& program, const StepInput& input, std::span<const std::int32_t> token_ids,
+           StepOutput* output);
+
+ private:
+  // A matrix with the activations it reads.
+  struct Product {
+    const Weight* weight;
+    const float* bias;  // [n] or null
+    float* y;           // [m, n]
+  };
+
+  // One for each kind of stage, called by std::visit.
+  void operator()(const EmbedStage& stage);
+  void operator()(const NormQkvStage& stage);
+  void operator()(const QkNormRopeAppendStage& stage);
+  void operator()(const AttentionStage& stage);
+  void operator()(const OutputProjectionStage& stage);
+  void operator()(const NormRouterStage& stage);
+  void operator()(const ExpertsStage& stage);
+  void operator()(const DenseFfnStage& stage);
+  void operator()(const NormHeadStage& stage);
+  void operator()(const SampleStage& stage);
+
+  // Calls task(i, worker) for i in [0, count), handed out in order.
+  template <typename F>
+  void ParallelFor(std::int64_t count, F&& task);
+
+  // normed[i] = norm(x[rows(i)]), then its forms in every format that `readers` read.
+  void NormAndQuantise(const float* x, const std::int32_t* rows, std::int64_t m, WeightId norm,
+                       std::span<const Weight* const> readers);
+  void Quantise(const float* row, std::int64_t index, std::int64_t k,
+                std::span<const Weight* const> readers);
+  // y = W x for several matrices that read the same `m` rows of activations, as one list of tasks.
+  void Multiply(std::span<const Product> products, std::int64_t m);
+
+  void QkNormRope(std::int64_t token, const Weight* norm, std::int32_t heads, float* rows) const;
+  void AppendToken(std::int64_t token, std::int32_t sequence, const KvLayerView& kv);
+  KvLayerView KvLayer(std::int32_t layer) const;
+  void AttendTokens(std::int32_t layer, std::int64_t begin, std::int64_t end,
+                    std::int64_t partitions);
+
+  struct FeedForward {
+    const Weight* gate;
+    const Weight* up;
+    const Weight* down;
+  };
+  // gate, up and SwiGLU of rows grouped by expert, then down into `down[slot]`.
+  void RunFeedForward(const FeedForward& ffn);
+  void GateUpTask(const FeedForward& ffn, const MoePlan::Group& group, std::int64_t begin,
+                  std::int64_t end);
+  void DownTask(const Weight& down, const MoePlan::Group& group, std::int64_t begin,
+                std::int64_t end);
+
+  MatmulFn matmul(DType dtype) const { return matmul_[static_cast<std::size_t>(dtype)]; }
+  std::int64_t num_tokens() const { return static_cast<std::int64_t>(input_->positions.size()); }
+
+  const ProgramDims dims_;
+  const BackendLimits limits_;
+  const WeightStore* const weights_;
+  StepBuffers* const buffers_;
+  std::byte* const kv_data_;
+  ThreadPool* const pool_;
+
+  std::vector<MatmulFn> matmul_;         // by DType
+  std::vector<QuantizeRowFn> quantize_;  // by ActivationFormat
+  const RmsNormFn rms_norm_;
+  const RopeFn rope_;
+  const AttentionVariant& attention_;
+  const MoeFns moe_;
+
+  TaskCursor cursor_;
+  MoePlan plan_;
+  std::vector<std::int32_t> sequence_of_;  // [T] the sequence of each token
+  std::vector<SampleScratch> scratch_;     // one for each worker
+
+  // Of the step that runs.
+  const StepInput* input_ = nullptr;
+  std::span<const std::int32_t> token_ids_;
+  StepOutput* output_ = nullptr;
+};
+
+}  // namespace millrace::cpu
+
+#endif  // MILLRACE_RUNTIME_BACKEND_CPU_EXECUTOR_H_

@@ -1,0 +1,38 @@
+// Zeroed memory on 2 MiB boundaries that the kernel may back with huge pages. Move-only owner; the
+// bytes are the caller's to synchronise.
+#ifndef MILLRACE_RUNTIME_BACKEND_CPU_HUGE_BUFFER_H_
+#define MILLRACE_RUNTIME_BACKEND_CPU_HUGE_BUFFER_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+
+namespace millrace::cpu {
+
+class HugeBuffer {
+ public:
+  HugeBuffer() = default;
+  ~HugeBuffer();
+  HugeBuffer(HugeBuffer&& other) noexcept;
+  HugeBuffer& operator=(HugeBuffer&& other) noexcept;
+  HugeBuffer(const HugeBuffer&) = delete;
+  HugeBuffer& operator=(const HugeBuffer&) = delete;
+
+  // RESOURCE_EXHAUSTED naming `what` and the bytes when the system refuses.
+  static absl::StatusOr<HugeBuffer> Allocate(std::int64_t bytes, std::string_view what);
+
+  std::byte* data() const { return data_; }
+  std::int64_t size() const { return size_; }
+
+ private:
+  void* mapping_ = nullptr;
+  std::size_t mapping_bytes_ = 0;
+  std::byte* data_ = nullptr;
+  std::int64_t size_ = 0;
+};
+
+}  // namespace millrace::cpu
+
+#endif  // MILLRACE_RUNTIME_BACKEND_CPU_HUGE_BUFFER_H_

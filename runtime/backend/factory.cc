@@ -1,0 +1,48 @@
+#include "runtime/backend/factory.h"
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/cores.h"
+#include "kernels/cpu/isa.h"
+#include "runtime/backend/cpu/cpu_backend.h"
+
+namespace millrace {
+namespace {
+
+// More would be a mistake of the caller: no machine has that many cores.
+constexpr int kMaxThreads = 1024;
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& device, int threads,
+                                                     const std::string& cpu_isa) {
+  if (absl::StartsWith(device, "cuda")) {
+    return absl::UnimplementedError(
+        absl::StrCat("--device ", device, ": CUDA is not built yet; use cpu"));
+  }
+  if (device != "auto" && device != "cpu") {
+    return absl::InvalidArgumentError(absl::StrCat("--device ", device, ": want auto or cpu"));
+  }
+  if (threads < 0 || threads > kMaxThreads) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--threads ", threads, ": want 0 (all cores) to ", kMaxThreads));
+  }
+  const cpu::Isa best = cpu::DetectIsa();
+  cpu::Isa isa = best;
+  if (cpu_isa != "auto") {
+    const auto parsed = cpu::ParseIsa(cpu_isa);
+    if (!parsed) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--cpu-isa ", cpu_isa, ": want auto, scalar, avx2 or avx512"));
+    }
+    if (*parsed > best) {
+      return absl::InvalidArgumentError(absl::StrCat("--cpu-isa ", cpu_isa,
+                                                     ": this machine supports ",
+                                                     std::string(cpu::IsaName(best)), " at most"));
+    }
+    isa = *parsed;
+  }
+  return std::make_unique<cpu::CpuBackend>(threads == 0 ? AvailableCores() : threads, isa);
+}
+
+}  // namespace millrace

@@ -1,0 +1,21 @@
+// Picks and makes a backend. Thread-safe.
+#ifndef MILLRACE_RUNTIME_BACKEND_FACTORY_H_
+#define MILLRACE_RUNTIME_BACKEND_FACTORY_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "runtime/backend/backend.h"
+
+namespace millrace {
+
+// `device` is auto or cpu (cuda:N: UNIMPLEMENTED in this version); `threads` 0 means the cores this
+// process may use; `cpu_isa` is auto, scalar, avx2 or avx512. INVALID_ARGUMENT naming the flag for
+// others and for a level that this machine lacks.
+absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& device, int threads,
+                                                     const std::string& cpu_isa);
+
+}  // namespace millrace
+
+#endif  // MILLRACE_RUNTIME_BACKEND_FACTORY_H_
