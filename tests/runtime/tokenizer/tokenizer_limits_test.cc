@@ -18,8 +18,10 @@ namespace {
 constexpr std::size_t kTextBytes = 1 << 20;
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr std::size_t kStackBytes = 1 << 20;  // the sanitizers' own frames and redzones
+constexpr bool kMeasureTime = false;          // what they add is not ours
 #else
 constexpr std::size_t kStackBytes = 64 << 10;
+constexpr bool kMeasureTime = true;
 #endif
 
 struct Pattern {
@@ -108,6 +110,7 @@ TEST_P(TokenizerLimits, EncodesAMebibyteOfEachPatternOnASmallStackInLinearTime) 
     SCOPED_TRACE(pattern.name);
     const std::string text = Repeat(pattern.unit, kTextBytes);
     EXPECT_GT(EncodeOnASmallStack(*tokenizer, text).ids, 0U);
+    if (!kMeasureTime) continue;
     const double half = BestSeconds(*tokenizer, text.substr(0, kTextBytes / 2));
     const double whole = BestSeconds(*tokenizer, text);
     std::printf("%-8s %-26s %6.1f MB/s, twice the bytes: %.2f times the time\n", GetParam(),
