@@ -67,8 +67,9 @@ TEST(DequantizeRow, GivesThePythonPackagesBitsForEveryType) {
 }
 
 TEST(DequantizeRow, WritesNothingForNoValues) {
+  const std::byte nothing{};
   float untouched = 3.0F;
-  for (const DTypeInfo& info : kDTypes) DequantizeRow(info.dtype, nullptr, 0, &untouched);
+  for (const DTypeInfo& info : kDTypes) DequantizeRow(info.dtype, &nothing, 0, &untouched);
   EXPECT_EQ(untouched, 3.0F);
 }
 
