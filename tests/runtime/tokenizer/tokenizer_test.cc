@@ -109,6 +109,20 @@ TEST(Tokenizer, KnowsTheTokensThatEndAGeneration) {
                           IdOf(*tokenizer, "<|fim_pad|>")));
 }
 
+TEST(Tokenizer, KnowsTheEndTokensOfEveryChatFormatItServes) {
+  TokenizerSpec spec = OwnVocabulary("qwen2");
+  for (const char* text : {"<|repo_name|>", "<|file_sep|>", "<|eot_id|>", "<|end_of_text|>",
+                           "<|eom_id|>", "</s>", "<|fim_middle|>"}) {
+    spec.tokens.push_back(text);
+    spec.types.push_back(TokenType::kControl);
+  }
+  const auto tokenizer = Tokenizer::Create(spec).value();
+  const auto ends = tokenizer->end_tokens();
+  EXPECT_THAT(Ids(ends.begin(), ends.end()),
+              ElementsAre(IdOf(*tokenizer, "<|endoftext|>"), IdOf(*tokenizer, "<|im_end|>"),
+                          IdOf(*tokenizer, "<|fim_pad|>"), 1000, 1001, 1002, 1003, 1004, 1005));
+}
+
 TEST(Tokenizer, DoesNotEndAGenerationAtAnOrdinaryTokenThatReadsLikeAnEndToken) {
   TokenizerSpec spec = OwnVocabulary("qwen2");
   spec.tokens.push_back("</s>");
