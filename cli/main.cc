@@ -20,6 +20,7 @@ int NotBuiltYet(int, char** argv) {
 }
 
 constexpr std::array kCommands = {
+    Command{"logits", "the raw logits of every position of a sequence", millrace::cli::RunLogits},
     Command{"tokenize", "turns text into token ids and back", millrace::cli::RunTokenize},
     Command{"top", "a live terminal view of a server", NotBuiltYet},
     Command{"capacity", "what this machine holds and does for a model", NotBuiltYet},
