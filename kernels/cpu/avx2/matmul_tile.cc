@@ -18,6 +18,13 @@ inline __m256i BroadcastDword(const void* at) {
   return _mm256_set1_epi32(bits);
 }
 
+// Keeps the compiler from regrouping a chain of integer additions into a tree, which holds all
+// terms at once and spills most of the 16 registers.
+inline __m256i InOrder(__m256i sum) {
+  asm("" : "+x"(sum));
+  return sum;
+}
+
 // How many vpmaddubsw one int16 lane holds.
 constexpr int Int16Steps(int max_value) {
   return max_value == 15 ? 8 : (max_value == 31 ? 4 : (max_value == 63 ? 2 : 1));
@@ -77,7 +84,7 @@ struct Level {
 #pragma GCC unroll 4
         for (int c = 0; c < kColumns; ++c) {
           const __m256i pairs = _mm256_maddubs_epi16(w, BroadcastDword(blocks[c]->q + 4 * at));
-          dot[c] = t == 0 ? pairs : _mm256_add_epi16(dot[c], pairs);
+          dot[c] = t == 0 ? pairs : InOrder(_mm256_add_epi16(dot[c], pairs));
         }
       }
       const __m256i scale = Load(tile.scales[group / kGroupsInSubBlock]);
@@ -165,7 +172,8 @@ struct Level {
         if (t == 0) {
           dot[c] = term;
         } else {
-          dot[c] = kSigned ? _mm256_add_epi32(dot[c], term) : _mm256_add_epi16(dot[c], term);
+          dot[c] =
+              InOrder(kSigned ? _mm256_add_epi32(dot[c], term) : _mm256_add_epi16(dot[c], term));
         }
       }
     }
