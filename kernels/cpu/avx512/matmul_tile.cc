@@ -89,23 +89,28 @@ struct Level {
         isum[c] = _mm512_add_epi32(isum[c], _mm512_mullo_epi32(scale, dot[c]));
       }
     }
+    __m512i msum[kColumns];
+#pragma GCC unroll 8
+    for (int c = 0; c < kColumns; ++c) msum[c] = _mm512_setzero_si512();
+#pragma GCC unroll 8
+    for (int pair = 0; pair < 8; ++pair) {
+      const __m512i mins = _mm512_load_si512(tile.mins[pair]);
+#pragma GCC unroll 8
+      for (int c = 0; c < kColumns; ++c) {
+        msum[c] = _mm512_dpwssd_epi32(msum[c], mins, BroadcastDword(blocks[c]->sums + 2 * pair));
+      }
+    }
 #pragma GCC unroll 8
     for (int c = 0; c < kColumns; ++c) {
-      __m512i msum = _mm512_setzero_si512();
-#pragma GCC unroll 8
-      for (int pair = 0; pair < 8; ++pair) {
-        msum = _mm512_dpwssd_epi32(msum, _mm512_load_si512(tile.mins[pair]),
-                                   BroadcastDword(blocks[c]->sums + 2 * pair));
-      }
       const __m512 dx = _mm512_set1_ps(blocks[c]->scale);
       const __m512 d = _mm512_mul_ps(_mm512_load_ps(tile.d), dx);
       __m512 sum = _mm512_load_ps(acc + c * kRows);
       if constexpr (kSubBlocks == 16) {
-        sum = _mm512_fmadd_ps(d, _mm512_cvtepi32_ps(_mm512_sub_epi32(isum[c], msum)), sum);
+        sum = _mm512_fmadd_ps(d, _mm512_cvtepi32_ps(_mm512_sub_epi32(isum[c], msum[c])), sum);
       } else {
         sum = _mm512_fmadd_ps(d, _mm512_cvtepi32_ps(isum[c]), sum);
         const __m512 dmin = _mm512_mul_ps(_mm512_load_ps(tile.dmin), dx);
-        sum = _mm512_fnmadd_ps(dmin, _mm512_cvtepi32_ps(msum), sum);
+        sum = _mm512_fnmadd_ps(dmin, _mm512_cvtepi32_ps(msum[c]), sum);
       }
       _mm512_store_ps(acc + c * kRows, sum);
     }
