@@ -4,8 +4,11 @@
 //
 // V is a level's policy, a type of an anonymous namespace, so that every template here has internal
 // linkage and its level's flags:
-//   kRows, U (uint32 vector), F (float vector), LoadQuads, WidenHalves, kPairedScales, and the two
-//   micro-kernels MultiplySuperBlock<kSubBlocks, kMaxValue, kColumns>, MultiplyBlocks<...>.
+//   kRows; kMaxColumns: columns of a micro-kernel, whose accumulators fit the registers;
+//   kPairedScales, kSignedWeights: what the micro-kernels take; U, I, F: vectors of uint32, int32
+//   and float; LoadQuads, WidenHalves; and the micro-kernels MultiplySuperBlock<Block, kColumns>
+//   and MultiplyBlocks<Block, kColumns>, which add a tile's products to kColumns rows of
+//   accumulators.
 #ifndef MILLRACE_KERNELS_CPU_MATMUL_TILE_H_
 #define MILLRACE_KERNELS_CPU_MATMUL_TILE_H_
 
@@ -215,7 +218,7 @@ inline void UnpackBlock(const BlockQ8_0*, const std::byte* const* rows, std::int
   }
 }
 
-// What the micro-kernels must know of a type: V::template Multiply... take it as an argument.
+// What the micro-kernels must know of a type.
 template <typename Block>
 struct BlockTraits;
 template <>
@@ -234,7 +237,6 @@ struct BlockTraits<BlockQ6_K> {
 // Columns whose accumulators and activations are kept close while a tile is in the first-level
 // cache: 128 columns of 256 values are 37 KB of activations and 8 KB of accumulators.
 constexpr int kColumnBlock = 128;
-constexpr int kMaxColumns = 8;  // of one micro-kernel: accumulators that fit the registers
 
 // Calls f with the number of columns as a constant: groups of V::kMaxColumns, then the rest.
 template <int kColumns, typename Function>
@@ -252,17 +254,35 @@ inline void ForColumnGroups(int columns, const Function& f) {
   CallWithColumns<kGroup - 1>(columns - at, at, f);
 }
 
-// Asks for step `step` of `steps` of the memory that the next tile will read. Rows are short (a KB
-// or two), so the hardware's own prefetcher keeps losing the thread; a tile's rows together are one
-// stream, asked for line by line. A prefetch past the end of the weights is harmless.
+// Asks for the memory that the next tile will read, a share at each step so that the requests do
+// not exceed what a core can have under way. Rows are short (a KB or two), so the hardware's own
+// prefetcher keeps losing the thread; a tile's rows together are one stream. A prefetch past the
+// end of the weights is harmless.
 template <typename V>
-inline void PrefetchNextTile(const std::byte* tile, std::int64_t w_row_bytes, std::int64_t step,
-                             std::int64_t steps) {
-  const std::int64_t bytes = V::kRows * w_row_bytes;
-  const std::byte* at = tile + bytes + bytes * step / steps;
-  const std::byte* end = tile + bytes + bytes * (step + 1) / steps;
-  for (; at < end; at += 64) __builtin_prefetch(at, 0, 2);  // to the second-level cache
-}
+class NextTile {
+ public:
+  // `tile` is the first row of this tile; it is read in `units`, each of them for `columns`.
+  NextTile(const std::byte* tile, std::int64_t w_row_bytes, std::int64_t units, int columns)
+      : at_(reinterpret_cast<std::uintptr_t>(tile) + Bytes(w_row_bytes)),
+        end_(at_ + Bytes(w_row_bytes)) {
+    const std::int64_t steps = units * (1 + columns / V::kMaxColumns);
+    share_ = steps > 0 ? Bytes(w_row_bytes) / static_cast<std::uintptr_t>(steps) + 1 : 0;
+  }
+
+  void Prefetch() {
+    const std::uintptr_t until = at_ + share_ < end_ ? at_ + share_ : end_;
+    for (; at_ < until; at_ += 64) __builtin_prefetch(reinterpret_cast<const void*>(at_), 0, 3);
+  }
+
+ private:
+  static std::uintptr_t Bytes(std::int64_t w_row_bytes) {
+    return static_cast<std::uintptr_t>(V::kRows * w_row_bytes);
+  }
+
+  std::uintptr_t at_;
+  std::uintptr_t end_;
+  std::uintptr_t share_;
+};
 
 // A K-quant: one tile a super-block.
 template <typename V, typename Block>
@@ -272,12 +292,14 @@ struct SuperBlockWalk {
   static void Rows(const std::byte* const* rows, const std::byte* const* x, int columns,
                    const MatmulParams& p, float* acc) {
     SuperBlockTile<V> tile;
+    NextTile<V> next(rows[0], p.w_row_bytes, p.k / 256, columns);
     for (std::int64_t b = 0; b < p.k / 256; ++b) {
       const std::int64_t offset = b * static_cast<std::int64_t>(sizeof(Block));
-      PrefetchNextTile<V>(rows[0], p.w_row_bytes, b, p.k / 256);
+      next.Prefetch();
       UnpackTile<V>(static_cast<const Block*>(nullptr), rows, offset, tile);
       const std::int64_t x_offset = b * static_cast<std::int64_t>(sizeof(ActivationQ8x256));
       ForColumnGroups<kGroup>(columns, [&]<int kColumns>(int at) {
+        if constexpr (kColumns == kGroup) next.Prefetch();
         V::template MultiplySuperBlock<Block, kColumns>(tile, x + at, x_offset,
                                                         acc + at * V::kRows);
       });
@@ -293,15 +315,17 @@ struct BlocksWalk {
   static void Rows(const std::byte* const* rows, const std::byte* const* x, int columns,
                    const MatmulParams& p, float* acc) {
     BlocksTile<V> tile;
+    NextTile<V> next(rows[0], p.w_row_bytes, (p.k / 32 + 7) / 8, columns);
     for (std::int64_t b = 0; b < p.k / 32; b += 8) {
       const int count = static_cast<int>(p.k / 32 - b < 8 ? p.k / 32 - b : 8);
-      PrefetchNextTile<V>(rows[0], p.w_row_bytes, b / 8, (p.k / 32 + 7) / 8);
+      next.Prefetch();
       for (int i = 0; i < count; ++i) {
         UnpackBlock<V>(static_cast<const Block*>(nullptr), rows,
                        (b + i) * static_cast<std::int64_t>(sizeof(Block)), i, tile);
       }
       const std::int64_t x_offset = b * static_cast<std::int64_t>(sizeof(ActivationQ8x32));
       ForColumnGroups<kGroup>(columns, [&]<int kColumns>(int at) {
+        if constexpr (kColumns == kGroup) next.Prefetch();
         V::template MultiplyBlocks<Block, kColumns>(tile, count, x + at, x_offset,
                                                     acc + at * V::kRows);
       });
