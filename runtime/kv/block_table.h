@@ -1,0 +1,36 @@
+// The blocks of one sequence in the order of its positions. It only grows while the sequence holds
+// it; position p lives in slot p % block_size of block p / block_size. Move-only; not thread-safe.
+#ifndef MILLRACE_RUNTIME_KV_BLOCK_TABLE_H_
+#define MILLRACE_RUNTIME_KV_BLOCK_TABLE_H_
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "runtime/kv/block_pool.h"
+
+namespace millrace {
+
+// Blocks that `positions` positions take.
+constexpr std::int32_t BlocksFor(std::int64_t positions, std::int32_t block_size) {
+  return static_cast<std::int32_t>((positions + block_size - 1) / block_size);
+}
+
+class BlockTable {
+ public:
+  void Append(std::vector<BlockRef> blocks) {
+    for (BlockRef& block : blocks) blocks_.push_back(std::move(block));
+  }
+  // Gives all blocks up; the table is empty afterwards.
+  std::vector<BlockRef> Release() { return std::exchange(blocks_, {}); }
+
+  std::int32_t num_blocks() const { return static_cast<std::int32_t>(blocks_.size()); }
+  BlockId block(std::int32_t i) const { return blocks_[static_cast<std::size_t>(i)].id(); }
+
+ private:
+  std::vector<BlockRef> blocks_;
+};
+
+}  // namespace millrace
+
+#endif  // MILLRACE_RUNTIME_KV_BLOCK_TABLE_H_

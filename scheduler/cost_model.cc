@@ -1,0 +1,40 @@
+#include "scheduler/cost_model.h"
+
+#include <algorithm>
+
+namespace millrace {
+namespace {
+
+// The weight of the newest step: one outlier moves the estimate by a fifth, a change is learned in
+// about ten steps.
+constexpr double kNewest = 0.2;
+
+void Blend(double sample, double* estimate) {
+  *estimate = *estimate == 0 ? sample : (1 - kNewest) * *estimate + kNewest * sample;
+}
+
+}  // namespace
+
+void CostModel::Observe(std::int32_t prefill_tokens, std::int32_t decode_tokens,
+                        Duration duration) {
+  const double seconds = ToSeconds(duration);
+  if (prefill_tokens == 0) {
+    Blend(seconds, &decode_seconds_);
+    return;
+  }
+  // What the streams would have cost by themselves belongs to them; a small chunk says little about
+  // a token.
+  const double decode = decode_tokens > 0 ? decode_seconds_ : 0;
+  if (prefill_tokens < kMinChunk && prefill_token_seconds_ != 0) return;
+  Blend(std::max(0.0, seconds - decode) / prefill_tokens, &prefill_token_seconds_);
+}
+
+std::int32_t CostModel::PrefillBudget(std::int32_t decode_tokens, Duration target,
+                                      std::int32_t limit) const {
+  if (decode_tokens == 0 || prefill_token_seconds_ == 0 || target <= Duration::zero()) return limit;
+  const double left = ToSeconds(target) - decode_seconds_;
+  const double tokens = std::clamp(left / prefill_token_seconds_, 0.0, static_cast<double>(limit));
+  return std::max(std::min(kMinChunk, limit), static_cast<std::int32_t>(tokens));
+}
+
+}  // namespace millrace

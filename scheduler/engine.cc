@@ -1,0 +1,301 @@
+#include "scheduler/engine.h"
+
+#include <atomic>
+#include <deque>
+#include <thread>
+#include <utility>
+#include <variant>
+
+#include "absl/strings/str_cat.h"
+#include "base/mutex.h"
+#include "base/status.h"
+#include "scheduler/admission.h"
+#include "scheduler/scheduler.h"
+#include "scheduler/submission_channel.h"
+
+namespace millrace {
+namespace {
+
+// tokens_per_second looks back this far: long enough to be steady, short enough to show a change.
+constexpr Duration kRateWindow = std::chrono::seconds(5);
+
+// Tokens generated over the last seconds. Engine thread only.
+class RateMeter {
+ public:
+  void Add(std::int64_t tokens, TimePoint now) {
+    samples_.push_back({now, tokens});
+    total_ += tokens;
+    Trim(now);
+  }
+  double PerSecond(TimePoint now) {
+    Trim(now);
+    return static_cast<double>(total_) / ToSeconds(kRateWindow);
+  }
+
+ private:
+  struct Sample {
+    TimePoint at;
+    std::int64_t tokens;
+  };
+  void Trim(TimePoint now) {
+    while (!samples_.empty() && samples_.front().at + kRateWindow < now) {
+      total_ -= samples_.front().tokens;
+      samples_.pop_front();
+    }
+  }
+  std::deque<Sample> samples_;
+  std::int64_t total_ = 0;
+};
+
+class ThreadedEngine final : public Engine {
+ public:
+  ThreadedEngine(const SchedulerOptions& options, ModelRunner* runner,
+                 std::shared_ptr<const TokenBytes> token_bytes, const Clock* clock,
+                 TokenChannel* out)
+      : options_(options),
+        runner_(runner),
+        clock_(clock),
+        out_(out),
+        scheduler_(options, runner->info(), std::move(token_bytes)) {
+    published_.kv_blocks_total = runner->info().num_kv_blocks;
+  }
+
+  ~ThreadedEngine() override {
+    if (thread_.joinable()) {
+      submissions_.Close(clock_->Now());
+      thread_.join();
+    }
+  }
+
+  void Start() override {
+    thread_ = std::thread([this] { Loop(); });
+  }
+
+  absl::Status Submit(Request request) override {
+    const auto prompt = static_cast<std::int64_t>(request.prompt_tokens.size());
+    {
+      // Judged and counted under one lock, so that two callers cannot both take the last place.
+      MutexLock lock(&mutex_);
+      MILLRACE_RETURN_IF_ERROR(Admit(request, published_, unseen_, options_, runner_->info()));
+      ++unseen_.requests;
+      unseen_.prompt_tokens += prompt;
+    }
+    if (submissions_.Submit(std::move(request))) return absl::OkStatus();
+    MutexLock lock(&mutex_);
+    --unseen_.requests;
+    unseen_.prompt_tokens -= prompt;
+    return absl::UnavailableError("the server is draining");
+  }
+
+  void Cancel(RequestId id) override { submissions_.Control(CancelRequest{id}); }
+  void Credit(RequestId id, std::uint64_t tokens_delivered) override {
+    submissions_.Control(CreditTokens{id, tokens_delivered});
+  }
+
+  LoadSnapshot snapshot() const override {
+    MutexLock lock(&mutex_);
+    return published_;
+  }
+
+  void BeginDrain(TimePoint deadline) override {
+    {
+      MutexLock lock(&mutex_);
+      published_.accepting = false;
+    }
+    submissions_.Close(deadline);
+  }
+
+  void Join() override {
+    if (thread_.joinable()) thread_.join();
+  }
+
+ private:
+  struct InFlight {
+    StepPlan plan;
+    StepTicket ticket;
+    TimePoint launched;
+    Duration schedule_duration;
+  };
+
+  void Loop() {
+    while (!Done()) {
+      const bool progress = Step();
+      // Nothing runs and nothing can: wait for news, or for time to change something.
+      const bool wait = !progress && in_flight_.empty();
+      Receive(wait);
+    }
+    out_->Close();
+  }
+
+  bool Done() {
+    if (!closed_) return false;
+    if (scheduler_.idle() && in_flight_.empty()) return true;
+    if (clock_->Now() < drain_deadline_) return false;
+    while (!in_flight_.empty()) AwaitOldest();
+    scheduler_.ShutDownAll(clock_->Now());
+    Publish(EngineOutput{});
+    return true;
+  }
+
+  void Receive(bool wait) {
+    const TimePoint until =
+        closed_ ? std::min(scheduler_.NextTimeout(), drain_deadline_) : scheduler_.NextTimeout();
+    SubmissionChannel::Batch batch = submissions_.Receive(wait, until);
+    closed_ = batch.closed;
+    drain_deadline_ = batch.drain_deadline;
+    Unseen seen;
+    const TimePoint now = clock_->Now();
+    for (Submission& submission : batch.submissions) {
+      if (auto* submit = std::get_if<SubmitRequest>(&submission)) {
+        ++seen.requests;
+        seen.prompt_tokens += static_cast<std::int64_t>(submit->request.prompt_tokens.size());
+        scheduler_.Submit(std::move(submit->request));
+      } else if (const auto* cancel = std::get_if<CancelRequest>(&submission)) {
+        scheduler_.Cancel(cancel->id, now);
+      } else {
+        const auto& credit = std::get<CreditTokens>(submission);
+        scheduler_.Credit(credit.id, credit.tokens_delivered);
+      }
+    }
+    if (failed_) scheduler_.FailAll(absl::UnavailableError("an earlier step failed"), now);
+    if (!batch.submissions.empty()) Publish(EngineOutput{}, seen);
+  }
+
+  // Launches or awaits; false when there is nothing to do.
+  bool Step() {
+    if (failed_) return false;
+    if (static_cast<std::int32_t>(in_flight_.size()) < std::max(1, runner_->info().max_in_flight) &&
+        Launch()) {
+      // The device computes while the host goes on, if it can.
+      if (static_cast<std::int32_t>(in_flight_.size()) < runner_->info().max_in_flight) return true;
+    }
+    if (in_flight_.empty()) return false;
+    AwaitOldest();
+    return true;
+  }
+
+  bool Launch() {
+    const TimePoint begin = clock_->Now();
+    StepPlan plan = scheduler_.Schedule(begin);
+    if (plan.empty()) {
+      // Expired requests end here even when nothing runs.
+      Publish(EngineOutput{});
+      return false;
+    }
+    const TimePoint launched = clock_->Now();
+    absl::StatusOr<StepTicket> ticket = runner_->Launch(plan.batch);
+    if (!ticket.ok()) {
+      FailDevice(ticket.status());
+      return false;
+    }
+    scheduler_.Launched(plan, *ticket);
+    in_flight_.push_back({std::move(plan), *ticket, launched, launched - begin});
+    return true;
+  }
+
+  void AwaitOldest() {
+    InFlight step = std::move(in_flight_.front());
+    in_flight_.pop_front();
+    absl::StatusOr<ForwardResult> result = runner_->Await(step.ticket);
+    if (!result.ok()) {
+      FailDevice(result.status());
+      return;
+    }
+    const TimePoint now = clock_->Now();
+    // Steps overlap when two are in flight: a step's own time begins when the one before it ended.
+    const TimePoint began = std::max(step.launched, last_step_);
+    scheduler_.Commit(step.plan, *result, now - began, now);
+    last_step_ = now;
+    EngineOutput output;
+    output.has_step = true;
+    StepStats& stats = output.step;
+    stats.duration = now - began;
+    stats.schedule_duration = step.schedule_duration + (clock_->Now() - now);
+    stats.prefill_tokens = step.plan.prefill_tokens;
+    stats.decode_tokens = step.plan.decode_tokens;
+    stats.sequences = static_cast<std::int32_t>(step.plan.sequences.size());
+    stats.preemptions = step.plan.preemptions;
+    stats.recomputed_tokens = step.plan.recomputed_tokens;
+    stats.moe = runner_->info().moe;
+    stats.experts = std::move(result->moe);
+    rate_.Add(static_cast<std::int64_t>(result->sampled.size()), now);
+    Publish(std::move(output));
+  }
+
+  void FailDevice(const absl::Status& why) {
+    failed_ = true;
+    // No step will be awaited again; what they use stays with the device.
+    in_flight_.clear();
+    {
+      MutexLock lock(&mutex_);
+      published_.failed = true;
+    }
+    scheduler_.FailAll(why, clock_->Now());
+    Publish(EngineOutput{});
+  }
+
+  // Makes the state visible, then sends what happened: who sees an event sees its effect in the
+  // snapshot.
+  void Publish(EngineOutput output, Unseen seen = {}) {
+    output.events = scheduler_.TakeEvents();
+    const TimePoint now = clock_->Now();
+    {
+      MutexLock lock(&mutex_);
+      unseen_.requests -= seen.requests;
+      unseen_.prompt_tokens -= seen.prompt_tokens;
+      published_.running = scheduler_.num_running();
+      published_.waiting = scheduler_.num_waiting();
+      published_.waiting_prompt_tokens = scheduler_.waiting_prompt_tokens();
+      published_.kv_blocks_used = scheduler_.kv().num_blocks() - scheduler_.kv().num_free();
+      published_.tokens_per_second = rate_.PerSecond(now);
+      const TimePoint oldest = scheduler_.oldest_arrival();
+      published_.oldest_wait = oldest == kNoDeadline ? Duration::zero() : now - oldest;
+      published_.last_step = last_step_;
+    }
+    if (!output.events.empty() || output.has_step) out_->Send(std::move(output));
+  }
+
+  const SchedulerOptions options_;
+  ModelRunner* const runner_;
+  const Clock* const clock_;
+  TokenChannel* const out_;
+  SubmissionChannel submissions_;
+  std::thread thread_;
+
+  mutable Mutex mutex_;
+  LoadSnapshot published_ ABSL_GUARDED_BY(mutex_);
+  Unseen unseen_ ABSL_GUARDED_BY(mutex_);
+
+  // Engine thread only.
+  Scheduler scheduler_;
+  std::deque<InFlight> in_flight_;
+  RateMeter rate_;
+  TimePoint last_step_{};
+  bool closed_ = false;
+  bool failed_ = false;
+  TimePoint drain_deadline_ = kNoDeadline;
+};
+
+absl::Status CheckOptions(const SchedulerOptions& options) {
+  if (options.max_num_seqs < 1 || options.max_num_batched_tokens < 1 || options.max_queue < 0 ||
+      options.max_queue_tokens < 0 || options.output_window_tokens < 1) {
+    return absl::InvalidArgumentError("scheduler limits: want at least 1, queues at least 0");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(
+    const SchedulerOptions& options, ModelRunner* runner,
+    std::shared_ptr<const TokenBytes> token_bytes, const Clock* clock, TokenChannel* out) {
+  MILLRACE_RETURN_IF_ERROR(CheckOptions(options));
+  SchedulerOptions resolved = options;
+  if (resolved.max_queue_tokens == 0) {
+    resolved.max_queue_tokens =
+        std::int64_t{4} * runner->info().num_kv_blocks * runner->info().block_size;
+  }
+  return std::make_unique<ThreadedEngine>(resolved, runner, std::move(token_bytes), clock, out);
+}
+
+}  // namespace millrace
