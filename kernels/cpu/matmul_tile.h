@@ -265,7 +265,7 @@ class NextTile {
   NextTile(const std::byte* tile, std::int64_t w_row_bytes, std::int64_t units, int columns)
       : at_(reinterpret_cast<std::uintptr_t>(tile) + Bytes(w_row_bytes)),
         end_(at_ + Bytes(w_row_bytes)) {
-    const std::int64_t steps = units * (1 + columns / V::kMaxColumns);
+    const std::int64_t steps = units * (2 + columns / V::kMaxColumns);
     share_ = steps > 0 ? Bytes(w_row_bytes) / static_cast<std::uintptr_t>(steps) + 1 : 0;
   }
 
@@ -297,6 +297,7 @@ struct SuperBlockWalk {
       const std::int64_t offset = b * static_cast<std::int64_t>(sizeof(Block));
       next.Prefetch();
       UnpackTile<V>(static_cast<const Block*>(nullptr), rows, offset, tile);
+      next.Prefetch();
       const std::int64_t x_offset = b * static_cast<std::int64_t>(sizeof(ActivationQ8x256));
       ForColumnGroups<kGroup>(columns, [&]<int kColumns>(int at) {
         if constexpr (kColumns == kGroup) next.Prefetch();
@@ -323,6 +324,7 @@ struct BlocksWalk {
         UnpackBlock<V>(static_cast<const Block*>(nullptr), rows,
                        (b + i) * static_cast<std::int64_t>(sizeof(Block)), i, tile);
       }
+      next.Prefetch();
       const std::int64_t x_offset = b * static_cast<std::int64_t>(sizeof(ActivationQ8x32));
       ForColumnGroups<kGroup>(columns, [&]<int kColumns>(int at) {
         if constexpr (kColumns == kGroup) next.Prefetch();
