@@ -20,6 +20,8 @@ int NotBuiltYet(int, char** argv) {
 }
 
 constexpr std::array kCommands = {
+    Command{"generate", "generates text in this process", millrace::cli::RunGenerate},
+    Command{"bench", "measures prefill and decode of a model", millrace::cli::RunBench},
     Command{"logits", "the raw logits of every position of a sequence", millrace::cli::RunLogits},
     Command{"tokenize", "turns text into token ids and back", millrace::cli::RunTokenize},
     Command{"top", "a live terminal view of a server", NotBuiltYet},

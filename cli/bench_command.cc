@@ -1,0 +1,281 @@
+// millrace bench: prefill and decode rates of the model runner, with the meaning of llama-bench (-p
+// -n -d) and llama-batched-bench (-npl); and probes of the machine itself.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/clock.h"
+#include "base/status.h"
+#include "cli/bench_probe.h"
+#include "cli/cli_util.h"
+#include "cli/commands.h"
+#include "runtime/runner/model_loader.h"
+
+namespace millrace::cli {
+namespace {
+
+constexpr char kName[] = "bench";
+
+struct Options {
+  LoadOptions load;
+  std::vector<std::int32_t> prefill = {512};
+  std::vector<std::int32_t> decode = {64};
+  std::vector<std::int32_t> batch = {1, 8, 32};
+  std::vector<std::int32_t> depth = {0};
+  int repeat = 3;
+  bool probe = false;
+  bool json = false;
+};
+
+struct Rate {
+  double median, min, max;
+};
+
+struct Row {
+  std::string kind;
+  std::int32_t batch, tokens, depth;
+  Rate rate;
+};
+
+Rate Summarise(std::vector<double> rates) {
+  std::sort(rates.begin(), rates.end());
+  return {rates[rates.size() / 2], rates.front(), rates.back()};
+}
+
+// Sequences at fixed places of the cache: sequence s has the blocks from s * blocks_each on.
+class BenchRun {
+ public:
+  BenchRun(ModelRunner* runner, std::int32_t sequences) : runner_(runner), sequences_(sequences) {
+    blocks_each_ = runner->info().num_kv_blocks / sequences;
+  }
+
+  std::int64_t positions_each() const {
+    return std::int64_t{blocks_each_} * runner_->info().block_size;
+  }
+
+  // Computes positions [begin, end) of sequence s, in chunks of the largest step; no logits but the
+  // last ones.
+  absl::Status Prefill(std::int32_t s, std::int32_t begin, std::int32_t end) {
+    for (std::int32_t at = begin; at < end;) {
+      const std::int32_t count = std::min(end - at, runner_->info().max_step_tokens);
+      ForwardBatch batch = Empty();
+      Add(s, at, count, at + count == end, &batch);
+      MILLRACE_RETURN_IF_ERROR(RunStep(batch));
+      at += count;
+    }
+    return absl::OkStatus();
+  }
+
+  // One token for every sequence at `position`.
+  absl::Status Decode(std::int32_t position) {
+    ForwardBatch batch = Empty();
+    for (std::int32_t s = 0; s < sequences_; ++s) Add(s, position, 1, true, &batch);
+    return RunStep(batch);
+  }
+
+ private:
+  static ForwardBatch Empty() {
+    ForwardBatch batch;
+    batch.query_start = {0};
+    batch.block_table_start = {0};
+    return batch;
+  }
+
+  void Add(std::int32_t s, std::int32_t begin, std::int32_t count, bool logits,
+           ForwardBatch* batch) {
+    std::uniform_int_distribution<std::int32_t> token(0, runner_->info().vocab - 1);
+    for (std::int32_t i = 0; i < count; ++i) {
+      batch->token_ids.push_back(token(rng_));
+      batch->positions.push_back(begin + i);
+    }
+    batch->query_start.push_back(batch->num_tokens());
+    batch->context_len.push_back(begin + count);
+    const std::int32_t block_size = runner_->info().block_size;
+    for (std::int32_t b = 0; b * block_size < begin + count; ++b)
+      batch->block_table.push_back(s * blocks_each_ + b);
+    batch->block_table_start.push_back(static_cast<std::int32_t>(batch->block_table.size()));
+    if (!logits) return;
+    batch->logit_rows.push_back(batch->num_tokens() - 1);
+    RowSampling greedy;
+    greedy.params.temperature = 0;
+    batch->sampling.push_back(greedy);
+  }
+
+  absl::Status RunStep(const ForwardBatch& batch) {
+    MILLRACE_ASSIGN_OR_RETURN(const StepTicket ticket, runner_->Launch(batch));
+    return runner_->Await(ticket).status();
+  }
+
+  ModelRunner* const runner_;
+  const std::int32_t sequences_;
+  std::int32_t blocks_each_ = 0;
+  std::mt19937 rng_{7};  // the same tokens every time: experts are chosen by them
+};
+
+absl::StatusOr<Row> MeasurePrefill(ModelRunner* runner, const Options& options, std::int32_t tokens,
+                                   std::int32_t depth) {
+  BenchRun run(runner, 1);
+  if (tokens + depth > run.positions_each()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--prefill ", tokens, " at --depth ", depth, " does not fit"));
+  }
+  const SteadyClock clock;
+  MILLRACE_RETURN_IF_ERROR(run.Prefill(0, 0, depth));
+  std::vector<double> rates;
+  for (int i = -1; i < options.repeat; ++i) {  // one run to warm up
+    const TimePoint begin = clock.Now();
+    MILLRACE_RETURN_IF_ERROR(run.Prefill(0, depth, depth + tokens));
+    if (i >= 0) rates.push_back(tokens / ToSeconds(clock.Now() - begin));
+  }
+  return Row{"prefill", 1, tokens, depth, Summarise(std::move(rates))};
+}
+
+absl::StatusOr<Row> MeasureDecode(ModelRunner* runner, const Options& options, std::int32_t tokens,
+                                  std::int32_t batch, std::int32_t depth) {
+  BenchRun run(runner, batch);
+  if (tokens + depth + 1 > run.positions_each() || batch > runner->info().max_step_seqs) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--decode ", tokens, " of --batch ", batch, " at --depth ", depth,
+                     " does not fit; a sequence has room for ", run.positions_each()));
+  }
+  const SteadyClock clock;
+  for (std::int32_t s = 0; s < batch; ++s)
+    MILLRACE_RETURN_IF_ERROR(run.Prefill(s, 0, std::max(1, depth)));
+  std::vector<double> rates;
+  for (int i = -1; i < options.repeat; ++i) {
+    const TimePoint begin = clock.Now();
+    for (std::int32_t t = 0; t < tokens; ++t)
+      MILLRACE_RETURN_IF_ERROR(run.Decode(std::max(1, depth) + t));
+    if (i >= 0)
+      rates.push_back(static_cast<double>(tokens) * batch / ToSeconds(clock.Now() - begin));
+  }
+  return Row{"decode", batch, tokens, depth, Summarise(std::move(rates))};
+}
+
+absl::StatusOr<std::vector<Row>> Measure(ModelRunner* runner, const Options& options) {
+  std::vector<Row> rows;
+  for (const std::int32_t depth : options.depth) {
+    for (const std::int32_t tokens : options.prefill) {
+      if (tokens == 0) continue;
+      MILLRACE_ASSIGN_OR_RETURN(Row row, MeasurePrefill(runner, options, tokens, depth));
+      rows.push_back(std::move(row));
+    }
+    for (const std::int32_t tokens : options.decode) {
+      for (const std::int32_t batch : options.batch) {
+        if (tokens == 0 || batch == 0) continue;
+        MILLRACE_ASSIGN_OR_RETURN(Row row, MeasureDecode(runner, options, tokens, batch, depth));
+        rows.push_back(std::move(row));
+      }
+    }
+  }
+  return rows;
+}
+
+void PrintTable(const LoadedModel& model, const std::vector<Row>& rows,
+                const std::vector<ProbeResult>& probes) {
+  std::printf("%s, %s, %s\n\n", model.facts.name.c_str(), model.facts.quantisation.c_str(),
+              model.facts.device.c_str());
+  std::printf("%-8s %6s %7s %7s %12s %12s %12s\n", "kind", "batch", "tokens", "depth", "tok/s",
+              "min", "max");
+  for (const Row& row : rows) {
+    std::printf("%-8s %6d %7d %7d %12.2f %12.2f %12.2f\n", row.kind.c_str(), row.batch, row.tokens,
+                row.depth, row.rate.median, row.rate.min, row.rate.max);
+  }
+  for (const ProbeResult& probe : probes) {
+    std::printf("probe: read %.1f GB/s, int8 %.0f GOPS (%s)\n", probe.read_gb_per_second,
+                probe.int8_gops, probe.isa.c_str());
+  }
+}
+
+void PrintJson(const LoadedModel& model, int threads, const std::string& isa,
+               const std::vector<Row>& rows, const std::vector<ProbeResult>& probes) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const Row& row : rows) {
+    list.push_back({{"kind", row.kind},
+                    {"batch", row.batch},
+                    {"tokens", row.tokens},
+                    {"depth", row.depth},
+                    {"threads", threads},
+                    {"device", "cpu"},
+                    {"isa", isa},
+                    {"model", model.facts.name},
+                    {"tokens_per_second",
+                     {{"median", row.rate.median}, {"min", row.rate.min}, {"max", row.rate.max}}}});
+  }
+  for (const ProbeResult& probe : probes) {
+    list.push_back({{"kind", "probe"},
+                    {"threads", threads},
+                    {"isa", probe.isa},
+                    {"read_gb_per_second", probe.read_gb_per_second},
+                    {"int8_gops", probe.int8_gops}});
+  }
+  std::puts(list.dump(1).c_str());
+}
+
+absl::Status Bench(Options options) {
+  const auto largest = [](const std::vector<std::int32_t>& v) {
+    return v.empty() ? 0 : *std::max_element(v.begin(), v.end());
+  };
+  const std::int32_t batch = std::max(1, largest(options.batch));
+  const std::int64_t longest = std::max(largest(options.prefill), largest(options.decode) + 2) +
+                               std::int64_t{largest(options.depth)};
+  options.load.max_num_seqs = batch;
+  options.load.max_num_batched_tokens = std::max(512, batch);
+  options.load.context = longest;
+  ProgressBar bar("loading");
+  options.load.progress = [&bar](std::uint64_t done, std::uint64_t total) {
+    bar.Update(done, total);
+  };
+  MILLRACE_ASSIGN_OR_RETURN(LoadedModel model, LoadModel(options.load));
+  MILLRACE_ASSIGN_OR_RETURN(const std::vector<Row> rows, Measure(model.runner.get(), options));
+  const auto [threads, isa] = BackendInUse(options.load);
+  std::vector<ProbeResult> probes;
+  if (options.probe) probes.push_back(ProbeMachine(threads, isa));
+  if (options.json) {
+    PrintJson(model, threads, isa, rows, probes);
+  } else {
+    PrintTable(model, rows, probes);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+int RunBench(int argc, char** argv) {
+  CLI::App app(
+      "Measures prefill and decode of a model; lists are separated by commas, 0 skips a kind",
+      kName);
+  Options options;
+  const auto list = [&app](const char* flag, std::vector<std::int32_t>* values, const char* help) {
+    app.add_option(flag, *values, help)
+        ->delimiter(',')
+        ->check(CLI::NonNegativeNumber)
+        ->capture_default_str();
+  };
+  app.add_option("--model", options.load.path, "The GGUF file")->required();
+  list("--prefill", &options.prefill, "Prompt tokens of one sequence");
+  list("--decode", &options.decode, "Tokens of each sequence");
+  list("--batch", &options.batch, "Sequences that decode together");
+  list("--depth", &options.depth, "Positions in the cache before it starts");
+  app.add_option("--repeat", options.repeat, "Measured runs of each row")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--threads", options.load.threads,
+                 "Worker threads; 0: the physical cores the cgroup allows");
+  app.add_option("--cpu-isa", options.load.cpu_isa, "auto, scalar, avx2 or avx512");
+  app.add_flag("--probe", options.probe,
+               "Also measures the read bandwidth and the int8 rate of the machine");
+  app.add_flag("--json", options.json, "Prints a JSON list");
+  if (const auto code = ParseFlags(&app, argc, argv)) return *code;
+  const absl::Status status = Bench(std::move(options));
+  return status.ok() ? 0 : Fail(kName, status);
+}
+
+}  // namespace millrace::cli

@@ -1,0 +1,95 @@
+#include "cli/bench_probe.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/cores.h"
+#include "base/thread_pool.h"
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/matmul.h"
+#include "kernels/cpu/quantize.h"
+
+namespace millrace::cli {
+namespace {
+
+constexpr std::int64_t kReadBytes = std::int64_t{1} << 30;
+constexpr int kRounds = 5;
+
+// Adds up a slice with eight independent sums, so that latency does not limit the loads.
+std::uint64_t SumWords(const std::uint64_t* words, std::int64_t count) {
+  std::uint64_t sums[8] = {};
+  for (std::int64_t i = 0; i + 8 <= count; i += 8) {
+    for (int lane = 0; lane < 8; ++lane) sums[lane] += words[i + lane];
+  }
+  std::uint64_t total = 0;
+  for (const std::uint64_t sum : sums) total += sum;
+  return total;
+}
+
+template <typename F>
+double BestSeconds(ThreadPool* pool, F&& work) {
+  const SteadyClock clock;
+  double best = 1e30;
+  for (int round = 0; round <= kRounds; ++round) {
+    const TimePoint begin = clock.Now();
+    pool->Run(work);
+    if (round > 0) best = std::min(best, ToSeconds(clock.Now() - begin));
+  }
+  return best;
+}
+
+double ReadRate(ThreadPool* pool) {
+  std::vector<std::uint64_t> data(kReadBytes / 8, 1);
+  std::atomic<std::uint64_t> sink{0};
+  const std::int64_t each = static_cast<std::int64_t>(data.size()) / pool->threads();
+  const double seconds =
+      BestSeconds(pool, [&](int worker) { sink += SumWords(data.data() + worker * each, each); });
+  return static_cast<double>(kReadBytes) / seconds / 1e9;
+}
+
+// A product that fits the first- and second-level caches, over and over.
+double Int8Rate(ThreadPool* pool, cpu::Isa isa) {
+  constexpr std::int64_t kRows = 256;
+  constexpr std::int64_t kDepth = 512;
+  constexpr std::int64_t kColumns = 32;
+  constexpr int kRepeats = 50;
+  const std::int64_t row_bytes = RowBytes(DType::kQ8_0, kDepth);
+  std::vector<std::byte> weights(static_cast<std::size_t>(kRows * row_bytes), std::byte{1});
+  const std::int64_t x_bytes = cpu::ActivationRowBytes(ActivationFormat::kQ8x32, kDepth);
+  std::vector<std::byte> x(static_cast<std::size_t>(kColumns * x_bytes), std::byte{0});
+  const cpu::MatmulFn matmul = cpu::SelectMatmul(DType::kQ8_0, isa).fn;
+  const double seconds = BestSeconds(pool, [&](int) {
+    std::vector<float> y(kRows * kColumns);
+    cpu::MatmulParams params;
+    params.w = weights.data();
+    params.w_row_bytes = row_bytes;
+    params.k = kDepth;
+    params.n_end = kRows;
+    params.x = x.data();
+    params.x_row_bytes = x_bytes;
+    params.m = kColumns;
+    params.y = y.data();
+    params.y_stride = kRows;
+    for (int i = 0; i < kRepeats; ++i) matmul(params);
+  });
+  return 2.0 * kRows * kDepth * kColumns * kRepeats * pool->threads() / seconds / 1e9;
+}
+
+}  // namespace
+
+std::pair<int, std::string> BackendInUse(const LoadOptions& options) {
+  const cpu::Isa isa = cpu::ParseIsa(options.cpu_isa).value_or(cpu::DetectIsa());
+  return {options.threads == 0 ? AvailableCores() : options.threads,
+          std::string(cpu::IsaName(isa))};
+}
+
+ProbeResult ProbeMachine(int threads, const std::string& isa) {
+  ThreadPool pool(threads);
+  return {isa, ReadRate(&pool), Int8Rate(&pool, cpu::ParseIsa(isa).value_or(cpu::DetectIsa()))};
+}
+
+}  // namespace millrace::cli
