@@ -71,30 +71,40 @@ inline void MultiplyFloats(const MatmulParams& p, std::int64_t i, std::int64_t j
   typename V::Reg acc[kRows][kColumns];
   const std::byte* w[kRows];
   const float* x[kColumns];
+#pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r) w[r] = WeightRow(p, i + r);
+#pragma GCC unroll 4
   for (int c = 0; c < kColumns; ++c) {
     x[c] = reinterpret_cast<const float*>(ActivationRow(p, j + c));
+#pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) acc[r][c] = V::Set1(0.0F);
   }
   std::int64_t at = 0;
   for (; at + 16 <= p.k; at += 16) {
     typename V::Reg values[kColumns];
+#pragma GCC unroll 4
     for (int c = 0; c < kColumns; ++c) values[c] = V::Load(x[c] + at);
+#pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
       const typename V::Reg weights = Weights::Load(w[r], at);
+#pragma GCC unroll 4
       for (int c = 0; c < kColumns; ++c) acc[r][c] = V::Fma(weights, values[c], acc[r][c]);
     }
   }
   if (const int n = static_cast<int>(p.k - at); n > 0) {
+#pragma GCC unroll 4
     for (int c = 0; c < kColumns; ++c) {
       const typename V::Reg values = V::LoadTail(x[c] + at, n, 0.0F);
+#pragma GCC unroll 4
       for (int r = 0; r < kRows; ++r) {
         acc[r][c] = V::Fma(Weights::LoadTail(w[r], at, n), values, acc[r][c]);
       }
     }
   }
+#pragma GCC unroll 4
   for (int c = 0; c < kColumns; ++c) {
     float* y = OutputRow(p, j + c) + i;
+#pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) y[r] = V::Sum(acc[r][c]);
   }
 }

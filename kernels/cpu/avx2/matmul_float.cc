@@ -1,5 +1,4 @@
-// Products of float weights; blocks of 2 rows and 3 columns keep their accumulators within the 16
-// registers.
+// Products of float weights; blocks of 2 rows and 2 columns, with their operands, fit 16 registers.
 #include "kernels/cpu/matmul_float_body.h"
 
 #include "kernels/cpu/lanes16_avx2.h"
@@ -7,8 +6,8 @@
 
 namespace millrace::cpu::avx2 {
 
-void MatmulF32(const MatmulParams& p) { MatmulFloats<LanesAvx2, DType::kF32, 2, 3>(p); }
-void MatmulF16(const MatmulParams& p) { MatmulFloats<LanesAvx2, DType::kF16, 2, 3>(p); }
-void MatmulBF16(const MatmulParams& p) { MatmulFloats<LanesAvx2, DType::kBF16, 2, 3>(p); }
+void MatmulF32(const MatmulParams& p) { MatmulFloats<LanesAvx2, DType::kF32, 2, 2>(p); }
+void MatmulF16(const MatmulParams& p) { MatmulFloats<LanesAvx2, DType::kF16, 2, 2>(p); }
+void MatmulBF16(const MatmulParams& p) { MatmulFloats<LanesAvx2, DType::kBF16, 2, 2>(p); }
 
 }  // namespace millrace::cpu::avx2

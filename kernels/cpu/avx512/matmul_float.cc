@@ -1,5 +1,4 @@
-// Products of float weights; blocks of 4 rows and 4 columns keep their accumulators within the 32
-// registers.
+// Products of float weights; blocks of 4 rows and 4 columns, with their operands, fit 32 registers.
 #include "kernels/cpu/matmul_float_body.h"
 
 #include "kernels/cpu/lanes16_avx512.h"
