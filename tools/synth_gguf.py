@@ -1,211 +1,314 @@
 #!/usr/bin/env python3
-"""Writes a GGUF file with random weights in the shapes of a real model, for measuring speed and memory.
+"""Writes a GGUF file of a real architecture's shapes whose weights are random.
 
-usage: tools/synth_gguf.py OUT [--preset 30b-a3b|mini|tiny|dense] [--layers N] [--quant q4_k_m|...] [--vocab FILE.gguf]
-                           [--vocab-size N] [--seed S]
+    python3 tools/synth_gguf.py OUT.gguf --preset mini --quant q4_k_m
 
-Figures of speed do not depend on what the weights are. Blocks are random but sane: their scales keep activations finite.
---vocab copies the vocabulary of another GGUF file (its first --vocab-size tokens); without it a byte-level vocabulary of
-256 bytes, a few merges, three control tokens and fillers is made. Tensors are written one after another: the 18.6 GB of
-30b-a3b need little memory. Needs the packages gguf and numpy.
+For measuring speed and memory: neither depends on what the weights are, only on shapes and types. Every
+block is a valid one (scales are finite and small), so logits stay finite. Tensors are made and written a
+slice at a time: a file of 18 GB needs some hundred MB of memory. The same arguments write the same bytes.
+Needs gguf and numpy.
 """
-import argparse
-import sys
 
+import argparse
+import math
+import sys
+import time
+
+import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Type
-from gguf import GGUFReader, GGUFWriter, TokenType
 
-# Shapes of published models (30b-a3b is Qwen3-30B-A3B) and two small ones of the same kind.
 PRESETS = {
-    "30b-a3b": dict(layers=48, hidden=2048, heads=32, kv_heads=4, head_dim=128, experts=128, used=8, ffn=768),
-    "mini": dict(layers=12, hidden=1024, heads=16, kv_heads=4, head_dim=128, experts=64, used=8, ffn=512),
-    "tiny": dict(layers=4, hidden=512, heads=8, kv_heads=2, head_dim=64, experts=16, used=4, ffn=256),
-    "dense": dict(layers=28, hidden=1024, heads=16, kv_heads=8, head_dim=128, experts=0, used=0, ffn=3072),
+    "30b-a3b": dict(layers=48, hidden=2048, heads=32, kv_heads=4, head_dim=128,
+                    experts=128, used=8, expert_ff=768, dense_ff=6144),
+    "mini": dict(layers=12, hidden=1024, heads=16, kv_heads=4, head_dim=128,
+                 experts=64, used=8, expert_ff=512, dense_ff=3072),
+    "tiny": dict(layers=4, hidden=512, heads=8, kv_heads=2, head_dim=64,
+                 experts=16, used=4, expert_ff=256, dense_ff=1024),
+    "dense": dict(layers=28, hidden=1024, heads=16, kv_heads=8, head_dim=128,
+                  experts=0, used=0, expert_ff=0, dense_ff=3072),
 }
-# type -> (GGUF type, values in a block, bytes of a block, where its half-precision scales lie)
-BLOCKS = {
-    "q4_0": (Type.Q4_0, 32, 18, [0]), "q4_1": (Type.Q4_1, 32, 20, [0, 2]), "q8_0": (Type.Q8_0, 32, 34, [0]),
-    "q4_k": (Type.Q4_K, 256, 144, [0, 2]), "q5_k": (Type.Q5_K, 256, 176, [0, 2]), "q6_k": (Type.Q6_K, 256, 210, [208]),
+
+# What a --quant writes: the usual type, and the type of the tensors that matter most.
+QUANTS = {
+    "q4_k_m": (Type.Q4_K, Type.Q6_K),
+    "q5_k": (Type.Q5_K, Type.Q5_K),
+    "q8_0": (Type.Q8_0, Type.Q8_0),
+    "q4_0": (Type.Q4_0, Type.Q4_0),
+    "q4_1": (Type.Q4_1, Type.Q4_1),
+    "f16": (Type.F16, Type.F16),
+    "bf16": (Type.BF16, Type.BF16),
+    "f32": (Type.F32, Type.F32),
 }
-FLOATS = {"f32": Type.F32, "f16": Type.F16, "bf16": Type.BF16}
-# Scales that give weights a deviation of about 0.02, as trained ones have: that over the deviation of the integers.
-SCALE = {"q4_0": 4.3e-3, "q4_1": 4.3e-3, "q8_0": 2.7e-4, "q4_k": 1.1e-4, "q5_k": 5.6e-5, "q6_k": 1.5e-5}
-STD = 0.02
-CHUNK_VALUES = 1 << 24  # values made at a time
+
+SLICE_BYTES = 32 << 20
+STD = 0.02  # of the weights, as models are initialised
+NORMAL, CONTROL = 1, 3
 
 
-class Synthesiser:
-    def __init__(self, seed):
-        self.rng = np.random.default_rng(seed)
-
-    def block_bytes(self, kind, count):
-        """`count` random blocks of a quantised type."""
-        _, _, size, scales = BLOCKS[kind]
-        blocks = self.rng.integers(0, 256, size=(count, size), dtype=np.uint8)
-        for index, offset in enumerate(scales):
-            # The second half is the minimum: about half of the range below zero.
-            value = SCALE[kind] * (1.0 if index == 0 else {"q4_1": -7.5, "q4_k": 7.5, "q5_k": 15.5}[kind])
-            blocks[:, offset:offset + 2] = np.frombuffer(np.float16(value).tobytes(), np.uint8)
-        return blocks
-
-    def chunks(self, kind, shape, mean=0.0, std=STD):
-        """The bytes of a tensor, some millions of values at a time."""
-        values = int(np.prod(shape))
-        step = CHUNK_VALUES
-        for begin in range(0, values, step):
-            count = min(step, values - begin)
-            if kind in BLOCKS:
-                yield self.block_bytes(kind, count // BLOCKS[kind][1])
-                continue
-            numbers = self.rng.standard_normal(count, dtype=np.float32) * np.float32(std) + np.float32(mean)
-            if kind == "bf16":
-                yield (numbers.view(np.uint32) >> 16).astype(np.uint16)
-            else:
-                yield numbers.astype(np.float16 if kind == "f16" else np.float32)
+class Tensor:
+    def __init__(self, name, kind, shape, mean=0.0, std=STD):
+        self.name, self.kind, self.shape, self.mean, self.std = name, kind, shape, mean, std
+        block_values, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+        if shape[-1] % block_values:
+            sys.exit(f"synth_gguf: {name}: rows of {shape[-1]} values are no multiple of {block_values}, "
+                     f"the block of {kind.name}")
+        self.blocks = math.prod(shape) // block_values
+        self.block_bytes = block_bytes
+        self.nbytes = self.blocks * block_bytes
 
 
-def size_of(kind, shape):
-    values = int(np.prod(shape))
-    if kind in BLOCKS:
-        return values // BLOCKS[kind][1] * BLOCKS[kind][2]
-    return values * (4 if kind == "f32" else 2)
+def half(value):
+    return np.frombuffer(np.float16(value).tobytes(), np.uint8)
 
 
-def more_bits(layer, layers):
-    """The layers in which Q4_K_M spends six bits on attn_v and ffn_down, as llama.cpp chooses them."""
-    return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
+# Fields of half precision in a block: (byte offset, value for a standard deviation of 1). The other
+# bytes are random: sub-scales and quants of any bits are valid. The values come from the moments of
+# uniform quants: 6-bit sub-scales have a mean square of about 36.6^2, 4-bit quants a deviation of 4.6
+# about their mean 7.5, and so on; a minimum equal to the mean quant times the scale centres the weights.
+def scale_fields(kind):
+    if kind == Type.Q8_0:
+        return [(0, 1 / 73.9)]
+    if kind == Type.Q4_0:
+        return [(0, 1 / 4.64)]
+    if kind == Type.Q4_1:
+        return [(0, 1 / 4.61), (2, -7.5 / 4.61)]
+    if kind == Type.Q4_K:
+        return [(0, 1 / 265.0), (2, 7.5 / 265.0)]
+    if kind == Type.Q5_K:
+        return [(0, 1 / 540.0), (2, 15.5 / 540.0)]
+    if kind == Type.Q6_K:
+        return [(208, 1 / 1366.0)]
+    raise ValueError(kind)
 
 
-def plan(preset, quant, vocab):
-    """(name, kind, shape, mean, std) of every tensor, in file order."""
-    p = preset
-    low, high = ("q4_k", "q6_k") if quant == "q4_k_m" else (quant, quant)
-    hidden, q, kv = p["hidden"], p["heads"] * p["head_dim"], p["kv_heads"] * p["head_dim"]
-    norm = dict(mean=1.0, std=0.05)
-    tensors = [("token_embd.weight", low, (vocab, hidden), {}), ("output_norm.weight", "f32", (hidden,), norm),
-               ("output.weight", high, (vocab, hidden), {})]
-    for layer in range(p["layers"]):
-        up = high if more_bits(layer, p["layers"]) else low
-        rows = [("attn_norm", "f32", (hidden,), norm), ("attn_q", low, (q, hidden), {}), ("attn_k", low, (kv, hidden), {}),
-                ("attn_v", up, (kv, hidden), {}), ("attn_output", low, (hidden, q), {}),
-                ("attn_q_norm", "f32", (p["head_dim"],), norm), ("attn_k_norm", "f32", (p["head_dim"],), norm),
-                ("ffn_norm", "f32", (hidden,), norm)]
-        if p["experts"]:
-            experts, ffn = p["experts"], p["ffn"]
-            rows += [("ffn_gate_inp", "f32", (experts, hidden), dict(std=2 * STD)), ("ffn_gate_exps", low, (experts, ffn, hidden), {}),
-                     ("ffn_up_exps", low, (experts, ffn, hidden), {}), ("ffn_down_exps", up, (experts, hidden, ffn), {})]
+def random_blocks(rng, tensor, count):
+    if tensor.kind in (Type.F32, Type.F16, Type.BF16):
+        values = rng.standard_normal(count, dtype=np.float32) * np.float32(tensor.std)
+        values += np.float32(tensor.mean)
+        if tensor.kind == Type.F32:
+            return values
+        if tensor.kind == Type.F16:
+            return values.astype(np.float16)
+        return (values.view(np.uint32) >> 16).astype(np.uint16)
+    out = rng.integers(0, 256, size=(count, tensor.block_bytes), dtype=np.uint8)
+    for offset, value in scale_fields(tensor.kind):
+        out[:, offset:offset + 2] = half(value * tensor.std)
+    return out
+
+
+def keeps_more_bits(layer, layers):
+    """The layers whose attn_v and ffn_down get the better type in llama.cpp's Q4_K_M: the first and the
+    last eighth, and every third between them."""
+    eighth = layers // 8
+    return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
+
+
+def tensor_plan(shape, layers, vocab_size, quant):
+    usual, better = QUANTS[quant]
+    hidden, head_dim = shape["hidden"], shape["head_dim"]
+    q_rows, kv_rows = shape["heads"] * head_dim, shape["kv_heads"] * head_dim
+
+    def norm(name, size):
+        return Tensor(name, Type.F32, (size,), mean=1.0, std=0.05)
+
+    yield Tensor("token_embd.weight", usual, (vocab_size, hidden))
+    yield norm("output_norm.weight", hidden)
+    yield Tensor("output.weight", better, (vocab_size, hidden))
+    for layer in range(layers):
+        at = f"blk.{layer}."
+        important = better if keeps_more_bits(layer, layers) else usual
+        yield norm(at + "attn_norm.weight", hidden)
+        yield Tensor(at + "attn_q.weight", usual, (q_rows, hidden))
+        yield Tensor(at + "attn_k.weight", usual, (kv_rows, hidden))
+        yield Tensor(at + "attn_v.weight", important, (kv_rows, hidden))
+        yield Tensor(at + "attn_output.weight", usual, (hidden, q_rows))
+        yield norm(at + "attn_q_norm.weight", head_dim)
+        yield norm(at + "attn_k_norm.weight", head_dim)
+        yield norm(at + "ffn_norm.weight", hidden)
+        experts = shape["experts"]
+        if experts:
+            ff = shape["expert_ff"]
+            # Twice the deviation: a router of real models is sharper than one of equal logits.
+            yield Tensor(at + "ffn_gate_inp.weight", Type.F32, (experts, hidden), std=2 * STD)
+            yield Tensor(at + "ffn_gate_exps.weight", usual, (experts, ff, hidden))
+            yield Tensor(at + "ffn_up_exps.weight", usual, (experts, ff, hidden))
+            yield Tensor(at + "ffn_down_exps.weight", important, (experts, hidden, ff))
         else:
-            rows += [("ffn_gate", low, (p["ffn"], hidden), {}), ("ffn_up", low, (p["ffn"], hidden), {}),
-                     ("ffn_down", up, (hidden, p["ffn"]), {})]
-        tensors += [(f"blk.{layer}.{name}.weight", kind, shape, extra) for name, kind, shape, extra in rows]
-    return tensors
+            ff = shape["dense_ff"]
+            yield Tensor(at + "ffn_gate.weight", usual, (ff, hidden))
+            yield Tensor(at + "ffn_up.weight", usual, (ff, hidden))
+            yield Tensor(at + "ffn_down.weight", important, (hidden, ff))
 
 
 def byte_alphabet():
-    """The printable character that stands for each byte in byte-level vocabularies."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [b for b in range(256) if b not in printable]
-    table = {b: chr(b) for b in printable}
-    table.update({b: chr(256 + i) for i, b in enumerate(others)})
-    return [table[b] for b in range(256)]
+    """The printable character that stands for each byte in byte-level BPE, in the order of bytes."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    stand_ins = iter(range(0x100, 0x200))
+    return [chr(b) if b in printable else chr(next(stand_ins)) for b in range(256)]
+
+
+SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
 def own_vocabulary(size):
-    """(tokens, types, merges, end id): bytes, some merges of letters, control tokens, fillers."""
-    alphabet = byte_alphabet()
-    letters = [alphabet[b] for b in b"etaoinshrdlu"]
-    merges = [(a, b) for a in letters for b in letters]
-    tokens = alphabet + [a + b for a, b in merges] + ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    types = [TokenType.NORMAL] * (len(tokens) - 3) + [TokenType.CONTROL] * 3
-    size = max(size or 512, len(tokens))
-    fillers = [f"<unused_{i}>" for i in range(size - len(tokens))]
-    return tokens + fillers, types + [TokenType.UNUSED] * len(fillers), [f"{a} {b}" for a, b in merges], len(tokens) - 1
+    """256 bytes, merged words of lower-case letters, three control tokens at the end."""
+    if size < 256 + len(SPECIAL_TOKENS):
+        sys.exit(f"synth_gguf: --vocab-size {size}: at least {256 + len(SPECIAL_TOKENS)} are needed")
+    tokens, merges = byte_alphabet(), []
+    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
+    space = tokens[ord(" ")]
+    # Each word is one letter longer than a word made before it, so each merge joins two known tokens.
+    words = [space, *letters]
+    room = size - len(tokens) - len(SPECIAL_TOKENS)
+    at = 0
+    while len(merges) < room:
+        for letter in letters[:room - len(merges)]:
+            merges.append(f"{words[at]} {letter}")
+            words.append(words[at] + letter)
+            tokens.append(words[-1])
+        at += 1
+    types = [NORMAL] * len(tokens) + [CONTROL] * len(SPECIAL_TOKENS)
+    return tokens + SPECIAL_TOKENS, types, merges
 
 
-def copied_vocabulary(path, size):
-    reader = GGUFReader(path)
-    tokens = reader.fields["tokenizer.ggml.tokens"].contents()
-    types = reader.fields["tokenizer.ggml.token_type"].contents()
-    merges = reader.fields["tokenizer.ggml.merges"].contents()
-    if size:
-        tokens, types = tokens[:size], types[:size]
-        kept = set(tokens)
-        merges = [m for m in merges if m.replace(" ", "") in kept and all(part in kept for part in m.split(" "))]
-    return tokens, types, merges, len(tokens) - 1
+def read_vocabulary(path, size):
+    """The vocabulary of a file; its first `size` tokens, control tokens moved in, if size is given."""
+    fields = gguf.GGUFReader(path).fields
+    def strings(key):
+        field = fields[key]
+        return [bytes(field.parts[i]).decode("utf-8") for i in field.data]
+    tokens = strings("tokenizer.ggml.tokens")
+    merges = strings("tokenizer.ggml.merges")
+    field = fields["tokenizer.ggml.token_type"]
+    types = [int(field.parts[i][0]) for i in field.data]
+    if size and size < len(tokens):
+        kept = [t for t in range(size) if tokens[t] not in SPECIAL_TOKENS][:size - len(SPECIAL_TOKENS)]
+        tokens = [tokens[t] for t in kept] + SPECIAL_TOKENS
+        types = [types[t] for t in kept] + [CONTROL] * len(SPECIAL_TOKENS)
+        known = set(tokens)
+        merges = [m for m in merges if known.issuperset([*m.split(" "), m.replace(" ", "")])]
+    return tokens, types, merges
 
 
-def write_header(writer, preset, name, vocabulary):
-    p = preset
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+
+
+def write_metadata(writer, name, shape, layers, quant, vocabulary):
     writer.add_name(name)
-    writer.add_block_count(p["layers"])
+    writer.add_file_type({"q4_k_m": 15, "q5_k": 17, "q8_0": 7, "q4_0": 2, "q4_1": 3, "f16": 1,
+                          "bf16": 32, "f32": 0}[quant])
+    writer.add_block_count(layers)
     writer.add_context_length(40960)
-    writer.add_embedding_length(p["hidden"])
-    writer.add_feed_forward_length(p["ffn"] if not p["experts"] else 3 * p["hidden"])
-    writer.add_head_count(p["heads"])
-    writer.add_head_count_kv(p["kv_heads"])
-    writer.add_key_length(p["head_dim"])
-    writer.add_value_length(p["head_dim"])
+    writer.add_embedding_length(shape["hidden"])
+    writer.add_feed_forward_length(shape["dense_ff"])
+    writer.add_head_count(shape["heads"])
+    writer.add_head_count_kv(shape["kv_heads"])
+    writer.add_key_length(shape["head_dim"])
+    writer.add_value_length(shape["head_dim"])
     writer.add_rope_freq_base(1e6)
     writer.add_layer_norm_rms_eps(1e-6)
-    if p["experts"]:
-        writer.add_expert_count(p["experts"])
-        writer.add_expert_used_count(p["used"])
-        writer.add_expert_feed_forward_length(p["ffn"])
-    tokens, types, merges, end = vocabulary
+    if shape["experts"]:
+        writer.add_expert_count(shape["experts"])
+        writer.add_expert_used_count(shape["used"])
+        writer.add_expert_feed_forward_length(shape["expert_ff"])
+    tokens, types, merges = vocabulary
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     writer.add_token_merges(merges)
-    writer.add_eos_token_id(end)
+    if "<|im_end|>" in tokens:
+        writer.add_eos_token_id(tokens.index("<|im_end|>"))
+    if "<|endoftext|>" in tokens:
+        writer.add_bos_token_id(tokens.index("<|endoftext|>"))
+        writer.add_pad_token_id(tokens.index("<|endoftext|>"))
     writer.add_add_bos_token(False)
+    writer.add_chat_template(CHAT_TEMPLATE)
 
 
-def show_progress(done, total):
-    if sys.stderr.isatty():
-        filled = int(40 * done / total)
-        sys.stderr.write(f"\r[{'#' * filled}{'.' * (40 - filled)}] {100 * done // total} %{chr(10) if done == total else ''}")
+class Progress:
+    """A bar on stderr while that is a terminal; nothing otherwise."""
+
+    def __init__(self, total):
+        self.total, self.done, self.shown, self.start = total, 0, 0.0, time.monotonic()
+        self.visible = sys.stderr.isatty()
+
+    def add(self, nbytes):
+        self.done += nbytes
+        now = time.monotonic()
+        if not self.visible or (now - self.shown < 0.1 and self.done < self.total):
+            return
+        self.shown = now
+        filled = 40 * self.done // self.total
+        rate = self.done / 1e6 / max(now - self.start, 1e-3)
+        sys.stderr.write(f"\r\033[K[{'#' * filled}{'.' * (40 - filled)}] {self.done / 1e9:.2f} of "
+                         f"{self.total / 1e9:.2f} GB, {rate:.0f} MB/s")
+        sys.stderr.write("\n" if self.done == self.total else "")
+        sys.stderr.flush()
+
+
+def declare(writer, tensor):
+    """Says the tensor's name, shape and type; its bytes follow later."""
+    if tensor.kind in (Type.F32, Type.F16):
+        dtype = np.dtype(np.float32 if tensor.kind == Type.F32 else np.float16)
+        writer.add_tensor_info(tensor.name, tensor.shape, dtype, tensor.nbytes, raw_dtype=tensor.kind)
+        return
+    row_bytes = tensor.nbytes // math.prod(tensor.shape[:-1])
+    writer.add_tensor_info(tensor.name, (*tensor.shape[:-1], row_bytes), np.dtype(np.uint8),
+                           tensor.nbytes, raw_dtype=tensor.kind)
+
+
+def write_tensor(out, rng, tensor, alignment, progress):
+    out.write(bytes(-out.tell() % alignment))
+    slice_blocks = max(1, SLICE_BYTES // tensor.block_bytes // 4)
+    for begin in range(0, tensor.blocks, slice_blocks):
+        data = random_blocks(rng, tensor, min(slice_blocks, tensor.blocks - begin))
+        data.tofile(out)
+        progress.add(data.nbytes)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out")
-    parser.add_argument("--preset", default="mini", choices=PRESETS)
+    parser.add_argument("--preset", default="30b-a3b", choices=PRESETS)
     parser.add_argument("--layers", type=int, help="instead of the preset's")
-    parser.add_argument("--quant", default="q4_k_m", choices=["q4_k_m", *BLOCKS, *FLOATS])
-    parser.add_argument("--vocab", help="a GGUF file whose vocabulary is copied")
-    parser.add_argument("--vocab-size", type=int, default=0, help="the first N tokens, or so many with fillers")
+    parser.add_argument("--quant", default="q4_k_m", choices=QUANTS)
+    parser.add_argument("--vocab", help="a GGUF whose vocabulary to use (else a small one is made)")
+    parser.add_argument("--vocab-size", type=int, help="tokens to keep or to make")
     parser.add_argument("--seed", type=int, default=7)
-    arguments = parser.parse_args()
-    preset = dict(PRESETS[arguments.preset])
-    preset["layers"] = arguments.layers or preset["layers"]
-    vocabulary = (copied_vocabulary(arguments.vocab, arguments.vocab_size) if arguments.vocab
-                  else own_vocabulary(arguments.vocab_size))
+    args = parser.parse_args()
 
-    writer = GGUFWriter(arguments.out, "qwen3moe" if preset["experts"] else "qwen3")
-    write_header(writer, preset, f"synthetic-{arguments.preset}", vocabulary)
-    tensors = plan(preset, arguments.quant, len(vocabulary[0]))
-    for name, kind, shape, _ in tensors:
-        type_ = BLOCKS[kind][0] if kind in BLOCKS else FLOATS[kind]
-        stored = (*shape[:-1], size_of(kind, shape[-1:])) if kind in BLOCKS else shape
-        dtype = np.uint8 if kind in BLOCKS else {"f32": np.float32, "f16": np.float16, "bf16": np.uint16}[kind]
-        writer.add_tensor_info(name, stored, np.dtype(dtype), size_of(kind, shape), raw_dtype=type_)
+    shape = PRESETS[args.preset]
+    layers = args.layers or shape["layers"]
+    if args.vocab:
+        vocabulary = read_vocabulary(args.vocab, args.vocab_size)
+    else:
+        vocabulary = own_vocabulary(args.vocab_size or 4096)
+    plan = list(tensor_plan(shape, layers, len(vocabulary[0]), args.quant))
+
+    writer = gguf.GGUFWriter(args.out, "qwen3moe" if shape["experts"] else "qwen3")
+    write_metadata(writer, f"synthetic-{args.preset}", shape, layers, args.quant, vocabulary)
+    for tensor in plan:
+        declare(writer, tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-
-    synthesiser = Synthesiser(arguments.seed)
-    total, done = sum(size_of(kind, shape) for _, kind, shape, _ in tensors), 0
-    out = writer.fout[0]
-    for name, kind, shape, extra in tensors:
-        writer.write_padding(out, out.tell())
-        for chunk in synthesiser.chunks(kind, shape, **extra):
-            out.write(chunk.tobytes())
-            done += chunk.nbytes
-            show_progress(done, total)
-        writer.write_padding(out, size_of(kind, shape))
     writer.close()
+
+    # The library wants whole tensors in memory, so their bytes are appended here.
+    alignment = gguf.GGUF_DEFAULT_ALIGNMENT
+    rng = np.random.default_rng(args.seed)
+    progress = Progress(sum(tensor.nbytes for tensor in plan))
+    with open(args.out, "ab") as out:
+        out.seek(0, 2)
+        for tensor in plan:
+            write_tensor(out, rng, tensor, alignment, progress)
+        out.write(bytes(-out.tell() % alignment))
+    print(f"{args.out}: {len(plan)} tensors, {progress.total / 1e9:.2f} GB of weights, "
+          f"{len(vocabulary[0])} tokens")
 
 
 if __name__ == "__main__":
