@@ -1,5 +1,8 @@
-// A GGUF model file: header mapped and checked, tensor bytes handed out as readable sources.
+// A GGUF model file: header read and checked, tensor bytes handed out as readable sources.
 // Format facts: GGUF v2 and v3, little-endian.
+//
+// The header is kept in memory of its own, not mapped from the file: a file cut short after Open
+// makes reads fail with DATA_LOSS and can never make a metadata string fault.
 //
 // Nothing in the file is trusted: every count is bounded by the bytes that remain divided by the
 // smallest element, sizes are 64-bit and checked for overflow, nested arrays, duplicate keys or
@@ -24,7 +27,7 @@
 
 namespace millrace {
 
-// An array value. Strings are views into the mapped header.
+// An array value. Strings are views into the header.
 using GgufArray = std::variant<std::vector<std::int64_t>,   // all signed integer types
                                std::vector<std::uint64_t>,  // all unsigned integer types
                                std::vector<double>,         // f32, f64
@@ -42,9 +45,13 @@ struct GgufTensor {
 
 class GgufFile {
  public:
-  // Reads and checks the header of `path`. NOT_FOUND, PERMISSION_DENIED or INVALID_ARGUMENT, one
-  // line.
+  // Reads and checks the header of `path`. NOT_FOUND, PERMISSION_DENIED, INVALID_ARGUMENT, or
+  // UNIMPLEMENTED for a tensor type or split file we do not support; one line that begins with the
+  // path.
   static absl::StatusOr<std::shared_ptr<const GgufFile>> Open(const std::string& path);
+  // The same for bytes that lie elsewhere; `name` stands for the path.
+  static absl::StatusOr<std::shared_ptr<const GgufFile>> FromSource(
+      std::shared_ptr<const ByteSource> source, const std::string& name);
   virtual ~GgufFile() = default;
 
   virtual const std::string& path() const = 0;

@@ -1,27 +1,33 @@
-// Reads the header of a GGUF file from bytes in memory and checks everything it claims against the
-// size of the file. Values and names are views into those bytes. Thread-safe (pure function).
+// The header of a GGUF file: magic, version, metadata, tensor table. Everything it claims is
+// checked against the limits and the size of the file. Thread-safe (pure function).
 #ifndef MILLRACE_RUNTIME_GGUF_HEADER_PARSER_H_
 #define MILLRACE_RUNTIME_GGUF_HEADER_PARSER_H_
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "base/byte_source.h"
 #include "runtime/gguf/gguf_file.h"
 
 namespace millrace {
 
+using GgufMetadata = std::vector<std::pair<std::string_view, GgufValue>>;
+
 struct GgufHeader {
   std::uint32_t version = 0;
-  std::vector<std::pair<std::string_view, GgufValue>> metadata;
+  GgufMetadata metadata;
   std::vector<GgufTensor> tensors;
+  std::unique_ptr<std::byte[]> bytes;  // what all string views above point into
 };
 
-// `bytes` is the beginning of the file, at least its whole header; `file_bytes` the size of the
-// file.
-absl::StatusOr<GgufHeader> ParseGgufHeader(std::string_view bytes, std::uint64_t file_bytes);
+// Reads from the beginning of `file` what belongs to the header, and no tensor. INVALID_ARGUMENT,
+// UNIMPLEMENTED (a tensor type, a split file) or the error of `file`.
+absl::StatusOr<GgufHeader> ParseGgufHeader(const ByteSource& file);
 
 }  // namespace millrace
 
