@@ -12,6 +12,7 @@ find_package(benchmark CONFIG)
 if(MILLRACE_SERVICE)
   find_package(Protobuf REQUIRED)  # module mode: Debian ships no protobuf-config.cmake
   find_package(gRPC CONFIG REQUIRED)
-  find_package(prometheus-cpp CONFIG REQUIRED COMPONENTS core pull)
+  find_package(prometheus-cpp CONFIG REQUIRED COMPONENTS core)
+  pkg_check_modules(httplib REQUIRED IMPORTED_TARGET cpp-httplib)
   find_package(CLI11 CONFIG REQUIRED)
 endif()

@@ -224,6 +224,9 @@ class ThreadedEngine final : public Engine {
 
   void FailDevice(const absl::Status& why) {
     failed_ = true;
+    // The loop ends once it has answered what was submitted before this; the closed token channel
+    // tells the process.
+    submissions_.Close(clock_->Now());
     // No step will be awaited again; what they use stays with the device.
     in_flight_.clear();
     {

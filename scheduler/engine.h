@@ -71,7 +71,8 @@ class Engine {
   // Refuses new submissions; what runs goes on until `deadline`, then the rest ends with
   // ShutDownEvent.
   virtual void BeginDrain(TimePoint deadline) = 0;
-  // Waits for the engine thread, which ends when a drain is over; then the channel is closed.
+  // Waits for the engine thread, which ends when a drain is over or the device is lost; then the
+  // channel is closed.
   virtual void Join() = 0;
 };
 

@@ -1,0 +1,107 @@
+#include "service/http_server.h"
+
+#include <httplib.h>
+
+#include <charconv>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status.h"
+
+namespace millrace {
+namespace {
+
+// A scraper and two probes at a time.
+constexpr int kThreads = 3;
+// A peer that says nothing for so long is let go: three of them must not block the probes for long.
+constexpr int kReadSeconds = 5;
+
+class HttplibServer final : public HttpServer {
+ public:
+  explicit HttplibServer(Handlers handlers) : handlers_(std::move(handlers)) {
+    server_.new_task_queue = [] { return new httplib::ThreadPool(kThreads); };
+    server_.set_read_timeout(kReadSeconds);
+    server_.set_write_timeout(kReadSeconds);
+    server_.set_keep_alive_max_count(1000);
+    server_.set_payload_max_length(4096);
+    server_.Get("/metrics", [this](const httplib::Request&, httplib::Response& response) {
+      response.set_content(handlers_.metrics(), "text/plain; version=0.0.4; charset=utf-8");
+    });
+    server_.Get("/livez", [](const httplib::Request&, httplib::Response& response) {
+      response.set_content("ok\n", "text/plain");
+    });
+    server_.Get("/readyz", [this](const httplib::Request&, httplib::Response& response) {
+      const bool ready = handlers_.ready();
+      response.status = ready ? 200 : 503;
+      response.set_content(ready ? "ok\n" : "not ready\n", "text/plain");
+    });
+  }
+
+  ~HttplibServer() override {
+    server_.stop();
+    if (thread_.joinable()) thread_.join();
+  }
+
+  absl::Status Bind(const HostPort& wanted) {
+    HostPort got = wanted;
+    if (wanted.port == 0) {
+      got.port = server_.bind_to_any_port(wanted.host);
+    } else if (!server_.bind_to_port(wanted.host, wanted.port)) {
+      got.port = -1;
+    }
+    if (got.port < 0) {
+      return absl::UnavailableError(absl::StrCat("cannot listen on ", FormatHostPort(wanted),
+                                                 ": is it in use, or not an address of this "
+                                                 "machine?"));
+    }
+    address_ = FormatHostPort(got);
+    thread_ = std::thread([this] { server_.listen_after_bind(); });
+    return absl::OkStatus();
+  }
+
+  const std::string& address() const override { return address_; }
+
+ private:
+  const Handlers handlers_;
+  httplib::Server server_;
+  std::string address_;
+  std::thread thread_;
+};
+
+}  // namespace
+
+absl::StatusOr<HostPort> ParseHostPort(const std::string& address) {
+  const auto bad = [&address] {
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", address.substr(0, 200), "' is no address; want HOST:PORT"));
+  };
+  const std::size_t colon = address.rfind(':');
+  if (colon == std::string::npos || colon == 0) return bad();
+  HostPort out;
+  out.host = address.substr(0, colon);
+  if (out.host.front() == '[' && out.host.back() == ']') {
+    out.host = out.host.substr(1, out.host.size() - 2);
+  } else if (out.host.find(':') != std::string::npos) {
+    return bad();
+  }
+  const char* const end = address.data() + address.size();
+  const auto [rest, error] = std::from_chars(address.data() + colon + 1, end, out.port);
+  if (error != std::errc() || rest != end || out.port < 0 || out.port > 65535) return bad();
+  return out;
+}
+
+std::string FormatHostPort(const HostPort& address) {
+  const bool v6 = address.host.find(':') != std::string::npos;
+  return absl::StrCat(v6 ? "[" : "", address.host, v6 ? "]" : "", ":", address.port);
+}
+
+absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Listen(const std::string& address,
+                                                               Handlers handlers) {
+  MILLRACE_ASSIGN_OR_RETURN(const HostPort wanted, ParseHostPort(address));
+  auto server = std::make_unique<HttplibServer>(std::move(handlers));
+  MILLRACE_RETURN_IF_ERROR(server->Bind(wanted));
+  return server;
+}
+
+}  // namespace millrace

@@ -1,0 +1,59 @@
+// The one thread between the engine and the streams: takes events from the token channel, turns
+// bytes into whole UTF-8 and hands each request's deltas to its sink; counts what there is to
+// count. It ends when the channel is closed and drained.
+//
+// Start and Join are called by one thread; everything else happens on the pump's own.
+#ifndef MILLRACE_SERVICE_TOKEN_PUMP_H_
+#define MILLRACE_SERVICE_TOKEN_PUMP_H_
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <thread>
+#include <unordered_map>
+
+#include "base/clock.h"
+#include "base/strong_id.h"
+#include "runtime/tokenizer/stream_decoder.h"
+#include "scheduler/token_event.h"
+#include "service/live_requests.h"
+#include "service/metrics.h"
+
+namespace millrace {
+
+class TokenPump {
+ public:
+  // All outlive the pump.
+  TokenPump(TokenChannel* channel, LiveRequests* live, Metrics* metrics)
+      : channel_(*channel), live_(*live), metrics_(*metrics) {}
+  ~TokenPump() { Join(); }
+
+  // `at_end` is called once, on the pump's thread, when the channel has ended.
+  void Start(std::function<void()> at_end);
+  void Join();
+
+ private:
+  struct Stream {
+    LiveRequest request;
+    StreamDecoder decoder;
+    std::uint64_t tokens = 0;
+    TimePoint last_token;
+  };
+
+  void Handle(EngineOutput output);
+  void Handle(Stream* stream, TokenEvent event);
+  void OnTokens(Stream* stream, TokensEvent event, TimePoint at);
+  void OnFinished(Stream* stream, FinishedEvent event, TimePoint at);
+  void OnFailed(Stream* stream, absl::Status status, const std::string& cause);
+  Stream* Find(RequestId id);
+
+  TokenChannel& channel_;
+  LiveRequests& live_;
+  Metrics& metrics_;
+  std::thread thread_;
+  std::unordered_map<RequestId, Stream> streams_;  // pump thread only
+};
+
+}  // namespace millrace
+
+#endif  // MILLRACE_SERVICE_TOKEN_PUMP_H_
