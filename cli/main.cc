@@ -6,6 +6,7 @@
 
 #include "cli/cli_util.h"
 #include "cli/commands.h"
+#include "cli/version.h"
 
 namespace {
 
@@ -20,6 +21,9 @@ int NotBuiltYet(int, char** argv) {
 }
 
 constexpr std::array kCommands = {
+    Command{"serve", "serves a model over gRPC", millrace::cli::RunServe},
+    Command{"client", "streams one request from a server", millrace::cli::RunClient},
+    Command{"loadgen", "sends many requests to a server and times them", millrace::cli::RunLoadgen},
     Command{"generate", "generates text in this process", millrace::cli::RunGenerate},
     Command{"bench", "measures prefill and decode of a model", millrace::cli::RunBench},
     Command{"logits", "the raw logits of every position of a sequence", millrace::cli::RunLogits},
@@ -53,7 +57,7 @@ int main(int argc, char** argv) {
     return 0;
   }
   if (name == "--version") {
-    std::puts("millrace 0.1.0");
+    std::printf("millrace %s\n", millrace::cli::kVersion);
     return 0;
   }
   for (const Command& command : kCommands) {

@@ -143,12 +143,11 @@ class ThreadedEngine final : public Engine {
     SubmissionChannel::Batch batch = submissions_.Receive(wait, until);
     closed_ = batch.closed;
     drain_deadline_ = batch.drain_deadline;
-    Unseen seen;
     const TimePoint now = clock_->Now();
     for (Submission& submission : batch.submissions) {
       if (auto* submit = std::get_if<SubmitRequest>(&submission)) {
-        ++seen.requests;
-        seen.prompt_tokens += static_cast<std::int64_t>(submit->request.prompt_tokens.size());
+        ++seen_.requests;
+        seen_.prompt_tokens += static_cast<std::int64_t>(submit->request.prompt_tokens.size());
         scheduler_.Submit(std::move(submit->request));
       } else if (const auto* cancel = std::get_if<CancelRequest>(&submission)) {
         scheduler_.Cancel(cancel->id, now);
@@ -157,8 +156,10 @@ class ThreadedEngine final : public Engine {
         scheduler_.Credit(credit.id, credit.tokens_delivered);
       }
     }
-    if (failed_) scheduler_.FailAll(absl::UnavailableError("an earlier step failed"), now);
-    if (!batch.submissions.empty()) Publish(EngineOutput{}, seen);
+    // What this changed is published with the step it leads to; after a failure there is none.
+    if (!failed_) return;
+    scheduler_.FailAll(absl::UnavailableError("an earlier step failed"), now);
+    Publish(EngineOutput{});
   }
 
   // Launches or awaits; false when there is nothing to do.
@@ -177,11 +178,10 @@ class ThreadedEngine final : public Engine {
   bool Launch() {
     const TimePoint begin = clock_->Now();
     StepPlan plan = scheduler_.Schedule(begin);
-    if (plan.empty()) {
-      // Expired requests end here even when nothing runs.
-      Publish(EngineOutput{});
-      return false;
-    }
+    // Before the step runs: who waited and runs now is seen to run, and expired requests end even
+    // when nothing does.
+    Publish(EngineOutput{});
+    if (plan.empty()) return false;
     const TimePoint launched = clock_->Now();
     absl::StatusOr<StepTicket> ticket = runner_->Launch(plan.batch);
     if (!ticket.ok()) {
@@ -239,13 +239,14 @@ class ThreadedEngine final : public Engine {
 
   // Makes the state visible, then sends what happened: who sees an event sees its effect in the
   // snapshot.
-  void Publish(EngineOutput output, Unseen seen = {}) {
+  void Publish(EngineOutput output) {
     output.events = scheduler_.TakeEvents();
     const TimePoint now = clock_->Now();
     {
       MutexLock lock(&mutex_);
-      unseen_.requests -= seen.requests;
-      unseen_.prompt_tokens -= seen.prompt_tokens;
+      unseen_.requests -= seen_.requests;
+      unseen_.prompt_tokens -= seen_.prompt_tokens;
+      seen_ = {};
       published_.running = scheduler_.num_running();
       published_.waiting = scheduler_.num_waiting();
       published_.waiting_prompt_tokens = scheduler_.waiting_prompt_tokens();
@@ -272,6 +273,7 @@ class ThreadedEngine final : public Engine {
   // Engine thread only.
   Scheduler scheduler_;
   std::deque<InFlight> in_flight_;
+  Unseen seen_;  // received since the last publication
   RateMeter rate_;
   TimePoint last_step_{};
   bool closed_ = false;

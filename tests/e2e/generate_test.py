@@ -21,7 +21,8 @@ class Generate(unittest.TestCase):
 
     def test_streams_tokens_that_join_to_the_whole_text(self):
         done = generate(self.server, chat("Tell me a story about a bear named Pip."), max_new_tokens=40)
-        self.assertGreater(len(done.messages), 5)
+        # Tokens that come faster than they are written share a message.
+        self.assertGreater(len(done.messages), 2)
         self.assertIn("Pip", done.text)
         self.assertEqual(len(done.finishes), 1)
         self.assertEqual(done.usage.completion_tokens, len(done.token_ids))
@@ -202,7 +203,7 @@ class Pressure(unittest.TestCase):
         with Server("--max-num-seqs", 1, "--max-queue", 2) as server:
             stopping = pb.StoppingCriteria(max_new_tokens=1500, ignore_eos=True)
             running = server.stub.Generate(request(stopping=stopping), timeout=CALL_SECONDS)
-            next(iter(running))
+            next(m for m in running if m.token_ids)  # it has the only place
             waiting = [server.stub.Generate(request(), timeout=CALL_SECONDS) for _ in range(6)]
             codes = []
             refused_first = threading.Event()

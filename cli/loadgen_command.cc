@@ -1,0 +1,295 @@
+// `millrace loadgen`: many requests to a server in a closed loop, and what became of them.
+#include <grpcpp/grpcpp.h>
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/clock.h"
+#include "base/mutex.h"
+#include "base/status.h"
+#include "cli/cli_util.h"
+#include "cli/commands.h"
+#include "cli/distribution.h"
+#include "millrace/v1/generation.grpc.pb.h"
+#include "service/status_mapping.h"
+
+namespace millrace::cli {
+namespace {
+
+constexpr char kName[] = "loadgen";
+
+// What a slow reader waits between two messages.
+constexpr auto kSlowPause = std::chrono::milliseconds(200);
+
+struct Options {
+  std::string target;
+  int concurrency = 8;
+  int requests = 100;
+  std::string prompt_tokens = "uniform:16:256";
+  std::string output_tokens = "uniform:16:128";
+  double deadline_seconds = 0;
+  double cancel_fraction = 0;
+  double slow_fraction = 0;
+  std::uint64_t seed = 1;
+  std::string json;
+};
+
+// One request, drawn before it is sent so that runs with one seed ask for the same.
+struct Plan {
+  std::uint32_t prompt_tokens = 0;
+  std::uint32_t output_tokens = 0;
+  std::uint64_t seed = 0;
+  int cancel_after = -1;  // messages; -1: never
+  bool slow = false;
+};
+
+struct Outcome {
+  std::string code;
+  std::uint64_t tokens = 0;
+  double first_token = -1;  // seconds since the start; -1: none came
+  double total = 0;
+  std::vector<double> between;  // seconds between two messages with tokens, by token
+};
+
+absl::StatusOr<std::vector<Plan>> MakePlans(const Options& options, std::uint32_t context) {
+  MILLRACE_ASSIGN_OR_RETURN(const auto prompt, Distribution::Parse(options.prompt_tokens));
+  MILLRACE_ASSIGN_OR_RETURN(const auto output, Distribution::Parse(options.output_tokens));
+  std::mt19937_64 rng(options.seed);
+  std::uniform_real_distribution<double> share(0, 1);
+  std::vector<Plan> plans(static_cast<std::size_t>(options.requests));
+  for (Plan& plan : plans) {
+    plan.prompt_tokens = std::min(prompt.Draw(&rng), context - 1);
+    plan.output_tokens = std::min(output.Draw(&rng), context - plan.prompt_tokens);
+    plan.seed = rng();
+    if (share(rng) < options.cancel_fraction) {
+      plan.cancel_after = static_cast<int>(rng() % plan.output_tokens);
+    }
+    plan.slow = share(rng) < options.slow_fraction;
+  }
+  return plans;
+}
+
+v1::GenerateRequest MakeRequest(const Plan& plan, std::uint32_t vocab) {
+  v1::GenerateRequest request;
+  std::mt19937_64 rng(plan.seed);
+  for (std::uint32_t i = 0; i < plan.prompt_tokens; ++i) {
+    request.mutable_token_ids()->add_ids(static_cast<std::uint32_t>(rng() % vocab));
+  }
+  request.mutable_sampling()->set_seed(plan.seed);
+  request.mutable_stopping()->set_max_new_tokens(plan.output_tokens);
+  request.mutable_stopping()->set_ignore_eos(true);
+  return request;
+}
+
+Outcome RunOne(v1::GenerationService::Stub* stub, const Options& options, const Plan& plan,
+               std::uint32_t vocab) {
+  const v1::GenerateRequest request = MakeRequest(plan, vocab);
+  grpc::ClientContext context;
+  if (options.deadline_seconds > 0) {
+    context.set_deadline(std::chrono::system_clock::now() +
+                         std::chrono::duration_cast<std::chrono::nanoseconds>(
+                             std::chrono::duration<double>(options.deadline_seconds)));
+  }
+  const SteadyClock clock;
+  const TimePoint begin = clock.Now();
+  Outcome outcome;
+  const auto reader = stub->Generate(&context, request);
+  v1::GenerateResponse message;
+  double last = 0;
+  for (int count = 0; reader->Read(&message); ++count) {
+    const double now = ToSeconds(clock.Now() - begin);
+    const int tokens = message.token_ids_size();
+    if (tokens > 0 && outcome.first_token < 0) {
+      outcome.first_token = now;
+    } else if (tokens > 0) {
+      outcome.between.insert(outcome.between.end(), static_cast<std::size_t>(tokens),
+                             (now - last) / tokens);
+    }
+    if (tokens > 0) last = now;
+    outcome.tokens += static_cast<std::uint64_t>(tokens);
+    if (count == plan.cancel_after) context.TryCancel();
+    if (plan.slow) std::this_thread::sleep_for(kSlowPause);
+  }
+  outcome.code = CodeName(reader->Finish().error_code());
+  outcome.total = ToSeconds(clock.Now() - begin);
+  return outcome;
+}
+
+// Every worker sends the next request when its last one has ended.
+std::vector<Outcome> RunAll(const std::shared_ptr<grpc::Channel>& channel, const Options& options,
+                            const std::vector<Plan>& plans, std::uint32_t vocab) {
+  std::vector<Outcome> outcomes(plans.size());
+  std::atomic<std::size_t> next{0};
+  Mutex mutex;
+  std::uint64_t done = 0;  // guarded by mutex, as the bar is
+  ProgressBar bar("requests");
+  std::vector<std::thread> workers;
+  for (int i = 0; i < options.concurrency; ++i) {
+    workers.emplace_back([&] {
+      const auto stub = v1::GenerationService::NewStub(channel);
+      for (std::size_t at = next++; at < plans.size(); at = next++) {
+        outcomes[at] = RunOne(stub.get(), options, plans[at], vocab);
+        MutexLock lock(&mutex);
+        bar.Update(++done, plans.size());
+      }
+    });
+  }
+  for (std::thread& worker : workers) worker.join();
+  return outcomes;
+}
+
+nlohmann::json Quantiles(std::vector<double> values) {
+  if (values.empty()) return nullptr;
+  std::sort(values.begin(), values.end());
+  // The nearest rank.
+  const auto at = [&values](double q) {
+    const auto rank = static_cast<std::size_t>(q * static_cast<double>(values.size()));
+    return values[std::min(rank, values.size() - 1)];
+  };
+  double sum = 0;
+  for (const double value : values) sum += value;
+  return {{"mean", sum / static_cast<double>(values.size())},
+          {"p50", at(0.5)},
+          {"p90", at(0.9)},
+          {"p99", at(0.99)},
+          {"max", values.back()}};
+}
+
+nlohmann::json Summarise(const Options& options, const std::vector<Outcome>& outcomes,
+                         double seconds) {
+  std::map<std::string, int> statuses;
+  std::vector<double> first, between, total;
+  std::uint64_t tokens = 0;
+  std::uint64_t good_tokens = 0;
+  for (const Outcome& outcome : outcomes) {
+    ++statuses[outcome.code];
+    tokens += outcome.tokens;
+    if (outcome.first_token >= 0) first.push_back(outcome.first_token);
+    between.insert(between.end(), outcome.between.begin(), outcome.between.end());
+    if (outcome.code != "OK") continue;
+    good_tokens += outcome.tokens;
+    total.push_back(outcome.total);
+  }
+  return {{"target", options.target},
+          {"concurrency", options.concurrency},
+          {"requests", outcomes.size()},
+          {"seed", options.seed},
+          {"prompt_tokens", options.prompt_tokens},
+          {"output_tokens", options.output_tokens},
+          {"seconds", seconds},
+          {"statuses", statuses},
+          {"generated_tokens", tokens},
+          {"tokens_per_second", static_cast<double>(tokens) / seconds},
+          {"goodput_tokens_per_second", static_cast<double>(good_tokens) / seconds},
+          {"requests_per_second", static_cast<double>(total.size()) / seconds},
+          {"ttft_seconds", Quantiles(std::move(first))},
+          {"itl_seconds", Quantiles(std::move(between))},
+          {"e2e_seconds", Quantiles(std::move(total))}};
+}
+
+void Print(const nlohmann::json& summary) {
+  std::printf("%.1f tok/s, %.2f requests/s, %.1f s\n", summary["tokens_per_second"].get<double>(),
+              summary["requests_per_second"].get<double>(), summary["seconds"].get<double>());
+  for (const char* name : {"ttft_seconds", "itl_seconds", "e2e_seconds"}) {
+    const nlohmann::json& q = summary[name];
+    if (q.is_null()) continue;
+    std::printf("  %-28s p50 %.4f  p90 %.4f  p99 %.4f  max %.4f\n", name, q["p50"].get<double>(),
+                q["p90"].get<double>(), q["p99"].get<double>(), q["max"].get<double>());
+  }
+  for (const auto& [code, count] : summary["statuses"].items()) {
+    std::printf("  %-28s %d\n", code.c_str(), count.get<int>());
+  }
+}
+
+absl::Status Run(const Options& options) {
+  grpc::ChannelArguments arguments;
+  const auto channel =
+      grpc::CreateCustomChannel(options.target, grpc::InsecureChannelCredentials(), arguments);
+  const auto stub = v1::GenerationService::NewStub(channel);
+  v1::ModelInfo info;
+  grpc::ClientContext context;
+  const grpc::Status status = stub->GetModelInfo(&context, v1::GetModelInfoRequest(), &info);
+  if (!status.ok()) {
+    return absl::UnavailableError(absl::StrCat("--target ", options.target, ": ",
+                                               std::string(CodeName(status.error_code())), ": ",
+                                               status.error_message()));
+  }
+  MILLRACE_ASSIGN_OR_RETURN(const std::vector<Plan> plans,
+                            MakePlans(options, info.context_length()));
+  const SteadyClock clock;
+  const TimePoint begin = clock.Now();
+  const std::vector<Outcome> outcomes = RunAll(channel, options, plans, info.vocab_size());
+  const nlohmann::json summary = Summarise(options, outcomes, ToSeconds(clock.Now() - begin));
+  Print(summary);
+  if (options.json.empty()) return absl::OkStatus();
+  std::ofstream file(options.json);
+  file << summary.dump(2) << '\n';
+  file.close();
+  if (!file) return absl::InternalError("--json " + options.json + ": cannot be written");
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+int RunLoadgen(int argc, char** argv) {
+  CLI::App app(
+      "Sends many requests with random prompts and counts what comes back: throughput, latencies "
+      "and every status. Each of --concurrency workers sends its next request when the last one "
+      "has ended",
+      kName);
+  Options options;
+  double rate = 0;
+  int tenants = 0;
+  app.add_option("--target", options.target, "HOST:PORT of the server")->required();
+  app.add_option("--concurrency", options.concurrency, "Requests at once")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 4096));
+  app.add_option("--requests", options.requests, "Requests in all")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 10000000));
+  app.add_option("--prompt-tokens", options.prompt_tokens,
+                 "N, uniform:A:B or lognormal:MEDIAN:SIGMA")
+      ->capture_default_str();
+  app.add_option("--output-tokens", options.output_tokens,
+                 "N, uniform:A:B or lognormal:MEDIAN:SIGMA")
+      ->capture_default_str();
+  app.add_option("--deadline", options.deadline_seconds, "Seconds for a request; 0: none")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--cancel-fraction", options.cancel_fraction,
+                 "Share of requests cancelled on their way")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 1.0));
+  app.add_option("--slow-fraction", options.slow_fraction, "Share of requests read slowly")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 1.0));
+  app.add_option("--seed", options.seed, "Draws the same requests again")->capture_default_str();
+  app.add_option("--json", options.json, "Writes the figures to this file too");
+  auto* open_loop = app.add_option("--rate", rate, "not built yet in this version");
+  auto* many = app.add_option("--tenants", tenants, "not built yet in this version");
+  if (const auto code = ParseFlags(&app, argc, argv)) return *code;
+  if (!open_loop->empty()) return Fail(kName, "--rate: not built yet in this version", 2);
+  if (!many->empty()) return Fail(kName, "--tenants: not built yet in this version", 2);
+  for (const std::string& text : {options.prompt_tokens, options.output_tokens}) {
+    const auto parsed = Distribution::Parse(text);
+    if (!parsed.ok()) return Fail(kName, std::string(parsed.status().message()), 2);
+  }
+  const absl::Status status = Run(options);
+  return status.ok() ? 0 : Fail(kName, status);
+}
+
+}  // namespace millrace::cli
