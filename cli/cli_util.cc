@@ -11,6 +11,7 @@ std::optional<int> ParseFlags(CLI::App* app, int argc, char** argv) {
   try {
     app->parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
+    app->name("millrace " + app->get_name());
     std::fputs(app->help().c_str(), stdout);
     return 0;
   } catch (const CLI::CallForAllHelp&) {

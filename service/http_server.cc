@@ -20,6 +20,11 @@ constexpr int kReadSeconds = 5;
 class HttplibServer final : public HttpServer {
  public:
   explicit HttplibServer(Handlers handlers) : handlers_(std::move(handlers)) {
+    // Not the library's default, SO_REUSEPORT: a second server on the same port must fail to start.
+    server_.set_socket_options([](socket_t socket) {
+      const int yes = 1;
+      setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
+    });
     server_.new_task_queue = [] { return new httplib::ThreadPool(kThreads); };
     server_.set_read_timeout(kReadSeconds);
     server_.set_write_timeout(kReadSeconds);
