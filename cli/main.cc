@@ -25,6 +25,7 @@ constexpr std::array kCommands = {
     Command{"client", "streams one request from a server", millrace::cli::RunClient},
     Command{"loadgen", "sends many requests to a server and times them", millrace::cli::RunLoadgen},
     Command{"generate", "generates text in this process", millrace::cli::RunGenerate},
+    Command{"inspect", "what a file is, and what it needs", millrace::cli::RunInspect},
     Command{"bench", "measures prefill and decode of a model", millrace::cli::RunBench},
     Command{"logits", "the raw logits of every position of a sequence", millrace::cli::RunLogits},
     Command{"tokenize", "turns text into token ids and back", millrace::cli::RunTokenize},

@@ -135,6 +135,11 @@ ModelFacts MakeFacts(const GgufFile& file, const Transformer& model, const Backe
   return facts;
 }
 
+std::uint64_t KvBytesPerToken(KvLayout layout, KvDType dtype) {
+  layout.dtype = dtype;
+  return static_cast<std::uint64_t>(layout.bytes_per_token());
+}
+
 // The text of the token that a key of the file names; empty if there is none.
 std::string TokenText(const GgufFile& file, std::string_view key) {
   const auto id = file.GetInt(key, 0, INT32_MAX);
@@ -144,6 +149,32 @@ std::string TokenText(const GgufFile& file, std::string_view key) {
 }
 
 }  // namespace
+
+absl::StatusOr<ModelInspection> InspectModel(const LoadOptions& options) {
+  MILLRACE_RETURN_IF_ERROR(CheckOptions(options));
+  MILLRACE_ASSIGN_OR_RETURN(const auto file, GgufFile::Open(options.path));
+  MILLRACE_ASSIGN_OR_RETURN(ModelConfig config, ReadModelConfig(*file));
+  const Transformer transformer(std::move(config));
+  MILLRACE_RETURN_IF_ERROR(transformer.CheckTensors(*file));
+  MILLRACE_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend,
+                            MakeBackend(options.device, options.threads, options.cpu_isa));
+  BackendLimits limits = MakeLimits(options, transformer.config());
+  const absl::StatusOr<MemoryPlan> plan = Plan(options, *file, transformer, *backend, limits);
+  limits.max_context = plan.ok() ? plan->context : transformer.config().context_length;
+  ModelInspection out;
+  out.file = file;
+  if (plan.ok()) {
+    out.memory_plan = plan->line;
+  } else {
+    out.memory_plan = plan.status();
+  }
+  out.facts = MakeFacts(*file, transformer, *backend, limits);
+  out.trained_context = static_cast<std::uint32_t>(transformer.config().context_length);
+  out.kv_bytes_per_token_f16 = KvBytesPerToken(limits.kv, KvDType::kF16);
+  out.kv_bytes_per_token_f32 = KvBytesPerToken(limits.kv, KvDType::kF32);
+  out.available_bytes = AvailableMemoryBytes();
+  return out;
+}
 
 absl::StatusOr<LoadedModel> LoadModel(const LoadOptions& options) {
   MILLRACE_RETURN_IF_ERROR(CheckOptions(options));

@@ -66,6 +66,19 @@ struct LoadedModel {
 
 absl::StatusOr<LoadedModel> LoadModel(const LoadOptions& options);
 
+// What LoadModel would decide, without reading a tensor.
+struct ModelInspection {
+  std::shared_ptr<const GgufFile> file;
+  ModelFacts facts;  // context_length is the trained one where no plan is possible
+  std::uint32_t trained_context = 0;
+  std::uint64_t kv_bytes_per_token_f16 = 0;
+  std::uint64_t kv_bytes_per_token_f32 = 0;
+  std::int64_t available_bytes = 0;         // on this machine now
+  absl::StatusOr<std::string> memory_plan;  // the line, or why it does not fit
+};
+
+absl::StatusOr<ModelInspection> InspectModel(const LoadOptions& options);
+
 // Only the vocabulary of a file: for `tokenize`. Reads no tensor.
 absl::StatusOr<std::shared_ptr<const Tokenizer>> LoadTokenizer(const GgufFile& file);
 

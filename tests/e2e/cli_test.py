@@ -28,7 +28,7 @@ class CommandLine(unittest.TestCase):
 
     def test_bad_usage_exits_with_2_and_one_line(self):
         self.one_line(run_cli("dance"), 2, "dance")
-        self.one_line(run_cli("serve", "--no-such-flag"), 2, "no-such-flag")
+        self.one_line(run_cli("serve", "--model", MODEL, "--no-such-flag"), 2, "no-such-flag")
         self.one_line(run_cli("serve"), 2, "--model")
         self.one_line(run_cli("serve", "--model", MODEL, "--block-size", "33"), 2, "block-size")
 
