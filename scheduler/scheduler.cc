@@ -80,6 +80,8 @@ StepPlan Scheduler::Schedule(TimePoint now) {
   pass.plan.batch.block_table_start = {0};
   ScheduleRunning(&pass);
   ScheduleWaiting(&pass);
+  // A pass may preempt and yet plan nothing, while a step is in flight: the next plan tells.
+  if (!pass.plan.empty()) pass.plan.preemptions = std::exchange(unreported_preemptions_, 0);
   return std::move(pass.plan);
 }
 
@@ -186,7 +188,8 @@ void Scheduler::Preempt(Sequence* victim, Pass* pass) {
   victim->state = SequenceState::kPreempted;
   victim->scheduled = 0;
   ++victim->preemptions;
-  ++pass->plan.preemptions;
+  ++unreported_preemptions_;
+  pass->preempted = true;
   running_.erase(std::find(running_.begin(), running_.end(), victim));
   waiting_.push_front(victim);
   waiting_prompt_tokens_ += victim->prompt_len;
@@ -194,7 +197,7 @@ void Scheduler::Preempt(Sequence* victim, Pass* pass) {
 
 void Scheduler::ScheduleWaiting(Pass* pass) {
   // A step that had to preempt has no room for others.
-  while (!waiting_.empty() && pass->plan.preemptions == 0) {
+  while (!waiting_.empty() && !pass->preempted) {
     Sequence* const next = waiting_.front();
     if (num_running() >= options_.max_num_seqs || pass->tokens_left == 0 || pass->prefill_left == 0)
       return;

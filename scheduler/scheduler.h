@@ -81,6 +81,7 @@ class Scheduler {
     TimePoint now;
     std::int32_t tokens_left = 0;
     std::int32_t prefill_left = 0;
+    bool preempted = false;
   };
 
   void Expire(TimePoint now);
@@ -123,6 +124,7 @@ class Scheduler {
   std::vector<Sequence*> running_;  // by admission, the youngest last; paused ones too
   std::int64_t waiting_prompt_tokens_ = 0;
   std::uint64_t admissions_ = 0;
+  std::int32_t unreported_preemptions_ = 0;  // since the last plan that was not empty
   std::vector<TokenEvent> events_;
 };
 

@@ -23,7 +23,7 @@ struct StepPlan {
   std::int32_t prefill_tokens = 0;
   std::int32_t decode_tokens = 0;
   std::int32_t recomputed_tokens = 0;
-  std::int32_t preemptions = 0;  // made to let this step happen
+  std::int32_t preemptions = 0;  // since the plan before
 
   bool empty() const { return sequences.empty(); }
 };
