@@ -32,7 +32,17 @@ class StopMatcher {
   const std::string& stop_string(std::uint32_t index) const { return stop_strings_[index]; }
 
  private:
+  // A stop string with its automaton (Knuth, Morris, Pratt): a byte costs constant time on average,
+  // whatever the string and the text.
+  struct Pattern {
+    std::string text;
+    std::vector<std::uint32_t> fallback;  // [i]: longest proper prefix that ends the first i + 1
+    std::uint32_t matched = 0;            // bytes of `text` that end what was pushed so far
+  };
+  static void Advance(char byte, Pattern* pattern);
+
   std::vector<std::string> stop_strings_;
+  std::vector<Pattern> patterns_;
   bool include_stop_string_ = false;
   std::string held_;
 };
