@@ -1,0 +1,273 @@
+#include "kernels/cpu/attention.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/reference/attention.h"
+#include "tests/kernels/float_test_support.h"
+
+namespace millrace::cpu {
+namespace {
+
+using testing::CanRun;
+
+// One sequence with its queries, keys and values: what attention is asked about.
+struct Problem {
+  std::int32_t head_dim;
+  std::int32_t kv_heads;
+  std::int32_t group;
+  std::int32_t context;
+  std::vector<float> q;       // [context][kv_heads * group][head_dim]
+  std::vector<float> keys;    // [context][kv_heads][head_dim]
+  std::vector<float> values;  // as keys
+
+  std::int32_t heads() const { return kv_heads * group; }
+  const float* Query(std::int32_t position, std::int32_t head) const {
+    return q.data() + (static_cast<std::ptrdiff_t>(position) * heads() + head) * head_dim;
+  }
+  std::size_t KvRow(std::int32_t position, std::int32_t head) const {
+    return static_cast<std::size_t>((position * kv_heads + head) * head_dim);
+  }
+};
+
+Problem MakeProblem(std::int32_t head_dim, std::int32_t kv_heads, std::int32_t group,
+                    std::int32_t context, std::mt19937_64* random) {
+  Problem p = {head_dim, kv_heads, group, context, {}, {}, {}};
+  const auto rows = static_cast<std::size_t>(context) * static_cast<std::size_t>(head_dim);
+  p.q = testing::RandomFloats(rows * static_cast<std::size_t>(p.heads()), random);
+  p.keys = testing::RandomFloats(rows * static_cast<std::size_t>(kv_heads), random);
+  p.values = testing::RandomFloats(rows * static_cast<std::size_t>(kv_heads), random);
+  return p;
+}
+
+// A paged cache that holds the problem's keys and values in blocks of random order; all that is
+// not theirs is NaN.
+class Cache {
+ public:
+  Cache(const Problem& problem, std::int32_t block_size, KvDType dtype,
+        const AttentionVariant& variant, std::mt19937_64* random) {
+    const std::int32_t used = (problem.context + block_size - 1) / block_size;
+    const std::int32_t blocks = used + 3;
+    view_.layout = {.num_layers = 1,
+                    .num_kv_heads = problem.kv_heads,
+                    .head_dim = problem.head_dim,
+                    .block_size = block_size,
+                    .dtype = dtype};
+    // All ones is a NaN in either type.
+    bytes_.assign(static_cast<std::size_t>(blocks * view_.layout.layer_block_bytes()),
+                  std::byte{0xFF});
+    view_.data = bytes_.data();
+    std::vector<std::int32_t> all(static_cast<std::size_t>(blocks));
+    std::iota(all.begin(), all.end(), 0);
+    std::shuffle(all.begin(), all.end(), *random);
+    table_.assign(all.begin(), all.begin() + used);
+    for (std::int32_t p = 0; p < problem.context; ++p) {
+      for (std::int32_t head = 0; head < problem.kv_heads; ++head) {
+        variant.append(view_, table_[static_cast<std::size_t>(p / block_size)], head,
+                       p % block_size, problem.keys.data() + problem.KvRow(p, head),
+                       problem.values.data() + problem.KvRow(p, head));
+      }
+    }
+  }
+  const KvLayerView& view() const { return view_; }
+  const std::int32_t* table() const { return table_.data(); }
+
+ private:
+  std::vector<std::byte> bytes_;
+  KvLayerView view_;
+  std::vector<std::int32_t> table_;
+};
+
+// Queries first .. first + count - 1 of all heads: [count][heads][head_dim].
+std::vector<float> Attend(const Problem& problem, const Cache& cache,
+                          const AttentionVariant& variant, std::int32_t first, std::int32_t count) {
+  const std::int32_t partitions = (first + count + kKvPartition - 1) / kKvPartition;
+  const std::int64_t entry = problem.head_dim + 2;
+  const std::int64_t partition_stride = std::int64_t{count} * problem.group * entry;
+  std::vector<float> partials(static_cast<std::size_t>(partitions * partition_stride),
+                              testing::kNan);
+  std::vector<float> out(static_cast<std::size_t>(count * problem.heads() * problem.head_dim));
+  for (std::int32_t head = 0; head < problem.kv_heads; ++head) {
+    for (std::int32_t partition = 0; partition < partitions; ++partition) {
+      AttentionPartialParams params;
+      params.kv = cache.view();
+      params.kv_head = head;
+      params.group = problem.group;
+      params.block_table = cache.table();
+      params.partition = partition;
+      params.first_position = first;
+      params.num_queries = count;
+      params.q = problem.Query(first, head * problem.group);
+      params.q_stride = std::int64_t{problem.heads()} * problem.head_dim;
+      params.scale = 1.0F / std::sqrt(static_cast<float>(problem.head_dim));
+      params.partials = partials.data() + partition * partition_stride;
+      params.partial_query_stride = problem.group * entry;
+      variant.partial(params);
+    }
+    for (std::int32_t i = 0; i < count; ++i) {
+      for (std::int32_t g = 0; g < problem.group; ++g) {
+        variant.merge(partials.data() + (std::int64_t{i} * problem.group + g) * entry,
+                      partition_stride, partitions, problem.head_dim,
+                      out.data() + (std::int64_t{i} * problem.heads() + head * problem.group + g) *
+                                       problem.head_dim);
+      }
+    }
+  }
+  return out;
+}
+
+float Rounded(float x, KvDType dtype) {
+  return dtype == KvDType::kF32 ? x : static_cast<float>(static_cast<_Float16>(x));
+}
+
+// Keys or values of one head for the first `context` positions, as the cache rounds them.
+std::vector<float> HeadRows(const Problem& problem, const std::vector<float>& rows,
+                            std::int32_t head, std::int32_t context, KvDType dtype) {
+  std::vector<float> out;
+  for (std::int32_t p = 0; p < context; ++p) {
+    for (std::int32_t i = 0; i < problem.head_dim; ++i) {
+      out.push_back(Rounded(rows[problem.KvRow(p, head) + static_cast<std::size_t>(i)], dtype));
+    }
+  }
+  return out;
+}
+
+void ExpectNearTheTruth(const Problem& problem, KvDType dtype, std::int32_t position,
+                        std::span<const float> out) {
+  const double scale = 1.0F / std::sqrt(static_cast<float>(problem.head_dim));
+  for (std::int32_t head = 0; head < problem.heads(); ++head) {
+    const std::int32_t kv_head = head / problem.group;
+    const auto truth = reference::Attention(
+        {problem.Query(position, head), static_cast<std::size_t>(problem.head_dim)},
+        HeadRows(problem, problem.keys, kv_head, position + 1, dtype),
+        HeadRows(problem, problem.values, kv_head, position + 1, dtype), scale);
+    const double factor =
+        reference::AttentionErrorFactor(problem.head_dim, position + 1, truth.max_score);
+    for (std::size_t i = 0; i < truth.out.size(); ++i) {
+      ASSERT_NEAR(out[static_cast<std::size_t>(head * problem.head_dim) + i], truth.out[i],
+                  factor * truth.magnitude[i])
+          << "position " << position << " head " << head << " element " << i;
+    }
+  }
+}
+
+class AttentionOfType : public ::testing::TestWithParam<KvDType> {};
+
+TEST_P(AttentionOfType, GivesTheSameBitsOnEveryLevelAndStaysNearTheTruth) {
+  std::mt19937_64 random(1);
+  struct Shape {
+    std::int32_t head_dim, kv_heads, group, context;
+  };
+  constexpr Shape kShapes[] = {{64, 2, 4, 1},    {64, 1, 1, 17},  {128, 2, 8, 255},
+                               {128, 1, 8, 256}, {80, 2, 3, 257}, {96, 1, 2, 1100},
+                               {32, 3, 1, 513},  {256, 1, 2, 40}};
+  for (const Shape& s : kShapes) {
+    SCOPED_TRACE("head_dim " + std::to_string(s.head_dim) + " context " +
+                 std::to_string(s.context));
+    const Problem problem = MakeProblem(s.head_dim, s.kv_heads, s.group, s.context, &random);
+    const std::int32_t count = std::min(5, s.context);
+    const std::int32_t first = s.context - count;
+    const AttentionVariant& scalar = SelectAttention(GetParam(), Isa::kScalar);
+    const Cache cache(problem, 32, GetParam(), scalar, &random);
+    const std::vector<float> expected = Attend(problem, cache, scalar, first, count);
+    const auto row = static_cast<std::size_t>(problem.heads() * problem.head_dim);
+    for (const std::int32_t i : {0, count - 1}) {
+      ExpectNearTheTruth(problem, GetParam(), first + i,
+                         std::span(expected).subspan(static_cast<std::size_t>(i) * row, row));
+    }
+    for (const AttentionVariant& variant : AttentionVariants()) {
+      if (variant.dtype != GetParam() || !CanRun(variant.isa)) continue;
+      SCOPED_TRACE(variant.name);
+      const Cache own(problem, 32, GetParam(), variant, &random);
+      testing::ExpectSameBits(Attend(problem, own, variant, first, count), expected);
+    }
+  }
+}
+
+// FALSIFY-PKV-002: paged attention equals contiguous attention, whatever the blocks.
+TEST_P(AttentionOfType, DoesNotDependOnBlocksTheirOrderOrTheChunk) {
+  std::mt19937_64 random(2);
+  const Problem problem = MakeProblem(64, 2, 4, 530, &random);
+  for (const AttentionVariant& variant : AttentionVariants()) {
+    if (variant.dtype != GetParam() || !CanRun(variant.isa)) continue;
+    SCOPED_TRACE(variant.name);
+    // One block of the partition's size holds its positions one after the other.
+    const Cache contiguous(problem, kKvPartition, GetParam(), variant, &random);
+    const std::int32_t first = 240;  // queries on both sides of two borders of partitions
+    const std::int32_t count = problem.context - first;
+    const std::vector<float> expected = Attend(problem, contiguous, variant, first, count);
+    const auto row = static_cast<std::size_t>(problem.heads() * problem.head_dim);
+    for (const std::int32_t block_size : {16, 32, 64}) {
+      const Cache cache(problem, block_size, GetParam(), variant, &random);
+      testing::ExpectSameBits(Attend(problem, cache, variant, first, count), expected);
+      for (const std::int32_t at : {240, 255, 256, 257, 511, 512, 529}) {
+        const auto offset = static_cast<std::size_t>(at - first) * row;
+        testing::ExpectSameBits(Attend(problem, cache, variant, at, 1),
+                                std::span(expected).subspan(offset, row));
+      }
+    }
+  }
+}
+
+TEST_P(AttentionOfType, KeepsScoresOfAnySizeFinite) {
+  std::mt19937_64 random(3);
+  Problem problem = MakeProblem(64, 1, 2, 300, &random);
+  for (float& value : problem.q) value *= 1e4F;
+  for (const AttentionVariant& variant : AttentionVariants()) {
+    if (variant.dtype != GetParam() || !CanRun(variant.isa)) continue;
+    const Cache cache(problem, 32, GetParam(), variant, &random);
+    for (const float value : Attend(problem, cache, variant, 299, 1)) {
+      EXPECT_TRUE(std::isfinite(value));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, AttentionOfType, ::testing::Values(KvDType::kF16, KvDType::kF32),
+                         [](const auto& info) {
+                           return info.param == KvDType::kF16 ? "F16" : "F32";
+                         });
+
+TEST(KvAppend, RoundsToTheTypeOfTheCacheAndTouchesNothingElse) {
+  std::mt19937_64 random(4);
+  Problem problem = MakeProblem(40, 2, 1, 3, &random);
+  problem.keys[0] = 65519.0F;    // the largest that rounds to a finite half
+  problem.keys[1] = 1e-8F;       // below the smallest subnormal half: 0
+  problem.keys[2] = 0x1.001p0F;  // half way: to even
+  for (const AttentionVariant& variant : AttentionVariants()) {
+    if (!CanRun(variant.isa)) continue;
+    SCOPED_TRACE(variant.name);
+    const Cache cache(problem, 16, variant.dtype, variant, &random);
+    const KvLayerView& view = cache.view();
+    const std::int64_t element = KvElementBytes(variant.dtype);
+    for (std::int32_t slot = 0; slot < 16; ++slot) {
+      for (std::int32_t i = 0; i < 40; ++i) {
+        const std::byte* at = view.keys(cache.table()[0], 0) + (slot * 40 + i) * element;
+        float value;
+        if (variant.dtype == KvDType::kF32) {
+          std::memcpy(&value, at, sizeof(value));
+        } else {
+          _Float16 half;
+          std::memcpy(&half, at, sizeof(half));
+          value = static_cast<float>(half);
+        }
+        if (slot >= 3) {
+          ASSERT_TRUE(std::isnan(value));
+          continue;
+        }
+        const float key = problem.keys[problem.KvRow(slot, 0) + static_cast<std::size_t>(i)];
+        ASSERT_EQ(value, Rounded(key, variant.dtype));
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace millrace::cpu
