@@ -44,7 +44,7 @@ class EveryMoe : public ::testing::TestWithParam<MoeVariant> {
 INSTANTIATE_TEST_SUITE_P(Levels, EveryMoe, ::testing::ValuesIn(MoeVariants()),
                          [](const auto& info) { return std::string(info.param.name); });
 
-// MOE-ROUTER-001
+// FALSIFY-MOE-ROUTER-001
 TEST_P(EveryMoe, RoutesHugeLogitsWithoutNan) {
   std::vector<float> logits(128);
   logits[0] = 1000.0F;
@@ -57,7 +57,7 @@ TEST_P(EveryMoe, RoutesHugeLogitsWithoutNan) {
   EXPECT_EQ(routed.weights[2], 0.0F);
 }
 
-// MOE-ROUTER-002
+// FALSIFY-MOE-ROUTER-002
 TEST_P(EveryMoe, FindsTheEightThatStandOut) {
   std::vector<float> logits(128, -5.0F);
   const std::vector<std::int32_t> best = {127, 3, 64, 0, 15, 16, 99, 31};
@@ -67,7 +67,7 @@ TEST_P(EveryMoe, FindsTheEightThatStandOut) {
   EXPECT_EQ(Route(GetParam(), logits, 8).experts, best);
 }
 
-// MOE-ROUTER-003
+// FALSIFY-MOE-ROUTER-003
 TEST_P(EveryMoe, RenormalisesToOneAndKeepsTheOrder) {
   std::mt19937_64 random(3);
   for (int repeat = 0; repeat < 100; ++repeat) {
@@ -88,7 +88,7 @@ TEST_P(EveryMoe, RenormalisesToOneAndKeepsTheOrder) {
   }
 }
 
-// MOE-ROUTER-004
+// FALSIFY-MOE-ROUTER-004
 TEST_P(EveryMoe, RoutesEqualLogitsToTheLowestIndicesWithEqualWeights) {
   const Routed routed = Route(GetParam(), std::vector<float>(128), 8);
   EXPECT_THAT(routed.experts, ElementsAre(0, 1, 2, 3, 4, 5, 6, 7));
