@@ -3,6 +3,7 @@
 #include <httplib.h>
 
 #include <charconv>
+#include <future>
 #include <thread>
 #include <utility>
 
@@ -25,7 +26,11 @@ class HttplibServer final : public HttpServer {
       const int yes = 1;
       setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
     });
-    server_.new_task_queue = [] { return new httplib::ThreadPool(kThreads); };
+    // Made when the server begins to run, and only from then on can it be stopped.
+    server_.new_task_queue = [this] {
+      running_.set_value();
+      return new httplib::ThreadPool(kThreads);
+    };
     server_.set_read_timeout(kReadSeconds);
     server_.set_write_timeout(kReadSeconds);
     server_.set_keep_alive_max_count(1000);
@@ -44,8 +49,9 @@ class HttplibServer final : public HttpServer {
   }
 
   ~HttplibServer() override {
+    if (!thread_.joinable()) return;
     server_.stop();
-    if (thread_.joinable()) thread_.join();
+    thread_.join();
   }
 
   absl::Status Bind(const HostPort& wanted) {
@@ -62,6 +68,7 @@ class HttplibServer final : public HttpServer {
     }
     address_ = FormatHostPort(got);
     thread_ = std::thread([this] { server_.listen_after_bind(); });
+    running_.get_future().wait();
     return absl::OkStatus();
   }
 
@@ -71,6 +78,7 @@ class HttplibServer final : public HttpServer {
   const Handlers handlers_;
   httplib::Server server_;
   std::string address_;
+  std::promise<void> running_;
   std::thread thread_;
 };
 

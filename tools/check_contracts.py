@@ -4,8 +4,8 @@
 usage: tools/check_contracts.py [--root DIR] [--build BUILD_DIR] [--run]
 
 Without a build: the files parse strictly (no duplicate or unknown keys), versions agree, gate ids are well
-formed and unique, every gate cites tests, every FALSIFY id in tests/ belongs to a gate, and every gate is cited
-by the source of a test it names.
+formed and unique, every gate names tests, every FALSIFY id in tests/ belongs to a gate, and every discharged gate
+is cited by the source of a test.
 With --build: every test named exists in that build, as a ctest or as a case of a GoogleTest binary.
 With --run as well: the tests of every `discharged` gate are run; one that fails, is skipped or runs no case
 turns the check red. A `pending` gate must say what is missing and is never run.
@@ -13,6 +13,8 @@ turns the check red. A `pending` gate must say what is missing and is never run.
 A gate names its tests as CTEST or as CTEST:Suite.Case (a GoogleTest filter of the binary of that name).
 """
 import argparse
+import json
+import os
 import pathlib
 import re
 import subprocess
@@ -112,9 +114,20 @@ def citations(root):
     return cited
 
 
-def ctest_names(build):
-    out = subprocess.run(["ctest", "--test-dir", build, "-N"], capture_output=True, text=True, check=True).stdout
-    return set(re.findall(r"Test\s+#\d+: (\S+)", out))
+def ctests(build):
+    """name -> {command, environment, folder, skip code} of every ctest of a build."""
+    out = subprocess.run(["ctest", "--test-dir", build, "--show-only=json-v1"], capture_output=True, text=True,
+                         check=True).stdout
+    tests = {}
+    for test in json.loads(out)["tests"]:
+        properties = {p["name"]: p["value"] for p in test.get("properties", [])}
+        tests[test["name"]] = {
+            "command": test.get("command"),
+            "environment": dict(entry.split("=", 1) for entry in properties.get("ENVIRONMENT", [])),
+            "folder": properties.get("WORKING_DIRECTORY", build),
+            "skip": properties.get("SKIP_RETURN_CODE"),
+        }
+    return tests
 
 
 def gtest_cases(build, binary):
@@ -147,23 +160,31 @@ def check_exists(where, test, build, names, problems):
             problems.append(f"{where}: {name} has no case '{case}'")
 
 
-def run_test(root, build, test):
-    """None if the test ran and passed, else what went wrong."""
+def run_test(tests, test, done_before):
+    """None if the test ran and passed, else what went wrong. Each is run once, whoever names it."""
+    if test not in done_before:
+        done_before[test] = run_once(tests, test)
+    return done_before[test]
+
+
+def run_once(tests, test):
     name, _, case = test.partition(":")
-    if case:
-        done = subprocess.run([pathlib.Path(build).resolve() / name, f"--gtest_filter={case}"], cwd=root,
-                              capture_output=True, text=True)
-        passed = re.search(r"\[  PASSED  \] (\d+) test", done.stdout)
-        if done.returncode != 0:
-            return "failed"
-        if "[  SKIPPED ]" in done.stdout:
-            return "was skipped"
-        return None if passed and int(passed.group(1)) > 0 else "ran no case"
-    done = subprocess.run(["ctest", "--test-dir", build, "-R", f"^{name}$", "--no-tests=error"], capture_output=True,
+    known = tests.get(name)
+    if known is None or not known["command"]:
+        return "is not built"
+    command = known["command"] + ([f"--gtest_filter={case}"] if case else [])
+    done = subprocess.run(command, cwd=known["folder"], env={**os.environ, **known["environment"]}, capture_output=True,
                           text=True)
-    if "***Skipped" in done.stdout:
+    if known["skip"] is not None and done.returncode == known["skip"]:
         return "was skipped"
-    return None if done.returncode == 0 else "failed"
+    if done.returncode != 0:
+        return "failed"
+    if "[  SKIPPED ]" in done.stdout:
+        return "was skipped"
+    if case:
+        passed = re.search(r"\[  PASSED  \] (\d+) test", done.stdout)
+        return None if passed and int(passed.group(1)) > 0 else "ran no case"
+    return None
 
 
 def main():
@@ -194,14 +215,14 @@ def main():
         if gate.get("status") == "discharged" and gate_id not in cited:
             problems.append(f"{name}: {gate_id}: no test cites it")
 
-    names = ctest_names(arguments.build) if arguments.build else set()
+    tests, done_before = (ctests(arguments.build) if arguments.build else {}), {}
     for gate_id, (name, gate) in gates.items():
         for test in gate.get("tests") or []:
             where = f"{name}: {gate_id}"
             if arguments.build:
-                check_exists(where, test, arguments.build, names, problems)
+                check_exists(where, test, arguments.build, tests, problems)
             if arguments.build and arguments.run and gate.get("status") == "discharged":
-                wrong = run_test(root, arguments.build, test)
+                wrong = run_test(tests, test, done_before)
                 if wrong:
                     problems.append(f"{where}: says discharged, but {test} {wrong}")
 

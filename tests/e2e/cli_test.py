@@ -1,5 +1,6 @@
 """The command line as a person meets it: help, exit codes, one-line errors."""
 import json
+import os
 import pathlib
 import struct
 import tempfile
@@ -48,6 +49,23 @@ class CommandLine(unittest.TestCase):
                               ["logits", "--model", file.name, "--tokens", "1", "--out", file.name + ".out"]):
                 with self.subTest(arguments[0]):
                     self.one_line(run_cli(*arguments), 1, "GGUF")
+
+    def test_generate_prints_text(self):
+        """FALSIFY-QW3-MOE-FORWARD-003"""
+        done = run_cli("generate", "--model", MODEL, "--prompt", "Hi", "--max-new-tokens", 8)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertTrue(done.stdout.strip())
+        self.assertIn("tok/s", done.stderr)
+
+    def test_flags_may_stand_in_the_environment_or_in_a_file(self):
+        with tempfile.TemporaryDirectory() as folder:
+            config = pathlib.Path(folder) / "serve.toml"
+            config.write_text("max-queue = -1\n")
+            self.one_line(run_cli("serve", "--model", MODEL, "--config", config), 2, "--max-queue")
+            environment = dict(os.environ, MILLRACE_BLOCK_SIZE="33")
+            self.one_line(run_cli("serve", "--model", MODEL, env=environment), 2, "--block-size 33")
+            with Server("--config", config, "--max-queue", 5) as server:  # the command line wins
+                self.assertTrue(server.target)
 
     def test_generate_gives_the_documented_json(self):
         done = generate_in_process([1, 2, 3], 5)
