@@ -216,6 +216,25 @@ TEST_P(BatchInvariance, SequencesInRandomBatchesHaveTheBitsTheyHaveAlone) {
   }
 }
 
+TEST_P(BatchInvariance, APromptCutAtEverySizeHasTheBitsOfOnePiece) {
+  const Variant variant{"auto", 2, 16, GetParam(), 0};
+  const LoadedModel model = MustLoad(OptionsOf(variant));
+  ASSERT_TRUE(model.runner);
+  const Corpus corpus = MakeCorpus(model.runner.get(), 7);
+  const Tokens& tokens = corpus.sequences[0];
+  const auto vocab = static_cast<std::size_t>(model.runner->info().vocab);
+  const Tokens blocks = Iota(model.runner->info().num_kv_blocks);
+  for (std::int32_t size = 1; size <= kMaxLength; ++size) {
+    for (std::int32_t begin = 0; begin < kMaxLength; begin += size) {
+      const Chunk chunk{tokens, begin, std::min(size, kMaxLength - begin), blocks};
+      const Logits logits = RunStep(model.runner.get(), {&chunk, 1});
+      const auto want = std::span(corpus.alone[0])
+                            .subspan(static_cast<std::size_t>(begin) * vocab, logits.size());
+      ASSERT_TRUE(SameBits(logits, want)) << "chunks of " << size << ", position " << begin;
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(CacheTypes, BatchInvariance,
                          ::testing::Values(KvDType::kF16, KvDType::kF32), [](const auto& param) {
                            return param.param == KvDType::kF16 ? "F16" : "F32";
