@@ -64,6 +64,22 @@ absl::StatusOr<Value> MessageValue(const ChatMessage& message, std::int32_t max_
   return Value::OfDict(std::move(out));
 }
 
+// Errors quote templates and messages, which may hold anything: what leaves here is one line that
+// fits a screen.
+absl::Status OneLine(const absl::Status& status) {
+  constexpr std::size_t kMaxBytes = 300;
+  std::string line;
+  for (const char c : status.message().substr(0, kMaxBytes)) {
+    if (c == '\n') {
+      line += "\\n";
+    } else {
+      line += static_cast<unsigned char>(c) < 0x20 || c == 0x7F ? ' ' : c;
+    }
+  }
+  if (status.message().size() > kMaxBytes) line += "...";
+  return absl::Status(status.code(), line);
+}
+
 std::string_view StripSpaces(std::string_view text, bool front, bool back) {
   constexpr std::string_view kSpaces = " \t\n\r\v\f";
   if (front) text.remove_prefix(std::min(text.find_first_not_of(kSpaces), text.size()));
@@ -97,6 +113,13 @@ class InterpretedTemplate final : public ChatTemplate {
       : block_(std::move(block)), bos_(std::move(bos)), eos_(std::move(eos)), limits_(limits) {}
 
   absl::StatusOr<RenderedChat> Render(const ChatInput& input) const override {
+    absl::StatusOr<RenderedChat> rendered = TryRender(input);
+    if (!rendered.ok()) return OneLine(rendered.status());
+    return rendered;
+  }
+
+ private:
+  absl::StatusOr<RenderedChat> TryRender(const ChatInput& input) const {
     if (input.continue_final_message && input.add_generation_prompt) {
       return absl::InvalidArgumentError(
           "chat.continue_final_message: only with add_generation_prompt = false");
@@ -117,7 +140,6 @@ class InterpretedTemplate final : public ChatTemplate {
     return out;
   }
 
- private:
   absl::StatusOr<Interpreter::Variables> MakeVariables(const ChatInput& input) const {
     Interpreter::Variables variables;
     List messages;
@@ -188,8 +210,9 @@ absl::StatusOr<std::unique_ptr<const ChatTemplate>> ChatTemplate::Parse(std::str
     return absl::InvalidArgumentError(absl::StrCat("chat template: ", source.size(),
                                                    " bytes, at most ", limits.max_template_bytes));
   }
-  MILLRACE_ASSIGN_OR_RETURN(jinja::Block block, jinja::ParseTemplate(source, limits.max_depth));
-  return std::make_unique<const InterpretedTemplate>(std::move(block), std::move(bos_token),
+  absl::StatusOr<jinja::Block> block = jinja::ParseTemplate(source, limits.max_depth);
+  if (!block.ok()) return OneLine(block.status());
+  return std::make_unique<const InterpretedTemplate>(*std::move(block), std::move(bos_token),
                                                      std::move(eos_token), limits);
 }
 

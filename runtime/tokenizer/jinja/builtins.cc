@@ -8,156 +8,15 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
+#include "runtime/tokenizer/jinja/builtins_support.h"
 #include "runtime/tokenizer/jinja/json.h"
+#include "runtime/tokenizer/jinja/strings.h"
 
 namespace millrace::jinja {
 namespace {
 
-// Python's str.strip() takes Unicode white space too; chat text meets these.
-constexpr std::string_view kAsciiSpaces = " \t\n\r\v\f\x1c\x1d\x1e\x1f";
-constexpr std::array<std::string_view, 19> kWideSpaces = {
-    "\xC2\x85",     "\xC2\xA0",     "\xE1\x9A\x80", "\xE2\x80\x80", "\xE2\x80\x81",
-    "\xE2\x80\x82", "\xE2\x80\x83", "\xE2\x80\x84", "\xE2\x80\x85", "\xE2\x80\x86",
-    "\xE2\x80\x87", "\xE2\x80\x88", "\xE2\x80\x89", "\xE2\x80\x8A", "\xE2\x80\xA8",
-    "\xE2\x80\xA9", "\xE2\x80\xAF", "\xE2\x81\x9F", "\xE3\x80\x80"};
 // range() and the like never make more items than this: templates count messages, not numbers.
 constexpr std::int64_t kMaxItems = 100'000;
-
-absl::Status Wrong(std::string_view name, std::string_view what) {
-  return absl::InvalidArgumentError(absl::StrCat(std::string(name), ": ", std::string(what)));
-}
-
-absl::Status WrongKind(std::string_view name, std::string_view wanted, const Value& got) {
-  return Wrong(name,
-               absl::StrCat("needs ", std::string(wanted), ", got ", std::string(got.kind())));
-}
-
-// Bytes of white space at the front or the back of `text`; 0 if there is none.
-std::size_t SpaceAtFront(std::string_view text, const std::string* characters) {
-  if (text.empty()) return 0;
-  if (characters != nullptr) {
-    const std::size_t length = CodePointOffset(text, 1);
-    for (std::size_t i = 0; i < characters->size();) {
-      const std::size_t n = CodePointOffset(std::string_view(*characters).substr(i), 1);
-      if (text.substr(0, length) == std::string_view(*characters).substr(i, n)) return length;
-      i += n;
-    }
-    return 0;
-  }
-  if (kAsciiSpaces.find(text.front()) != std::string_view::npos) return 1;
-  for (const std::string_view space : kWideSpaces) {
-    if (text.starts_with(space)) return space.size();
-  }
-  return 0;
-}
-
-std::size_t SpaceAtBack(std::string_view text, const std::string* characters) {
-  std::size_t begin = text.size();
-  while (begin > 0) {
-    --begin;
-    if ((static_cast<unsigned char>(text[begin]) & 0xC0) != 0x80) break;
-  }
-  return SpaceAtFront(text.substr(begin), characters) == text.size() - begin ? text.size() - begin
-                                                                             : 0;
-}
-
-Text Strip(const Text& text, const std::string* characters, bool front, bool back) {
-  std::string_view rest = text.bytes();
-  std::size_t begin = 0;
-  while (front) {
-    const std::size_t n = SpaceAtFront(rest, characters);
-    if (n == 0) break;
-    begin += n;
-    rest.remove_prefix(n);
-  }
-  while (back) {
-    const std::size_t n = rest.empty() ? 0 : SpaceAtBack(rest, characters);
-    if (n == 0) break;
-    rest.remove_suffix(n);
-  }
-  return text.Slice(begin, rest.size());
-}
-
-char LowerAscii(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
-char UpperAscii(char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c; }
-bool IsAscii(std::string_view text) {
-  return std::all_of(text.begin(), text.end(),
-                     [](char c) { return static_cast<unsigned char>(c) < 0x80; });
-}
-
-// Case of letters beyond ASCII is not in our tables: refused rather than wrong.
-absl::StatusOr<Value> ChangeCase(std::string_view name, const Text& text) {
-  if (!IsAscii(text.bytes())) {
-    return absl::UnimplementedError(
-        absl::StrCat(std::string(name), " of text beyond ASCII is not supported"));
-  }
-  if (name == "lower") return Value::OfText(text.MapBytes(LowerAscii));
-  if (name == "upper") return Value::OfText(text.MapBytes(UpperAscii));
-  bool start = true;
-  const bool title = name == "title";
-  return Value::OfText(text.MapBytes([&start, title](char c) {
-    const bool letter = UpperAscii(c) != LowerAscii(c);
-    const char out = letter && start ? UpperAscii(c) : LowerAscii(c);
-    start = title ? !letter : false;
-    return out;
-  }));
-}
-
-List SplitSpaces(const Text& text, std::int64_t max_splits) {
-  List out;
-  Text rest = Strip(text, nullptr, true, false);
-  while (!rest.empty()) {
-    if (max_splits >= 0 && static_cast<std::int64_t>(out.size()) == max_splits) {
-      out.push_back(Value::OfText(Strip(rest, nullptr, false, true)));
-      return out;
-    }
-    std::size_t end = 0;
-    while (end < rest.size() &&
-           SpaceAtFront(std::string_view(rest.bytes()).substr(end), nullptr) == 0)
-      ++end;
-    out.push_back(Value::OfText(rest.Slice(0, end)));
-    rest = Strip(rest.Slice(end), nullptr, true, false);
-  }
-  return out;
-}
-
-List SplitOn(const Text& text, std::string_view separator, std::int64_t max_splits) {
-  List out;
-  std::size_t begin = 0;
-  while (max_splits < 0 || static_cast<std::int64_t>(out.size()) < max_splits) {
-    const std::size_t at = text.bytes().find(separator, begin);
-    if (at == std::string::npos) break;
-    out.push_back(Value::OfText(text.Slice(begin, at - begin)));
-    begin = at + separator.size();
-  }
-  out.push_back(Value::OfText(text.Slice(begin)));
-  return out;
-}
-
-absl::StatusOr<Text> Replace(const Text& text, const Text& from, const Text& to,
-                             std::int64_t count) {
-  if (from.empty()) return Wrong("replace", "of an empty string is not supported");
-  Text out;
-  std::size_t begin = 0;
-  for (std::int64_t done = 0; count < 0 || done < count; ++done) {
-    const std::size_t at = text.bytes().find(from.bytes(), begin);
-    if (at == std::string::npos) break;
-    out.Append(text.Slice(begin, at - begin));
-    out.Append(to);
-    begin = at + from.size();
-  }
-  out.Append(text.Slice(begin));
-  return out;
-}
-
-absl::StatusOr<Value> Join(const List& items, const Text& separator) {
-  Text out;
-  for (std::size_t i = 0; i < items.size(); ++i) {
-    if (i > 0) out.Append(separator);
-    out.Append(ToText(items[i]));
-  }
-  return Value::OfText(std::move(out));
-}
 
 std::int64_t IntArgument(const CallArguments& arguments, std::size_t index, std::string_view name,
                          std::int64_t otherwise) {
@@ -497,79 +356,6 @@ constexpr auto kFilters = std::to_array<FilterRow>(
      {"select", SelectFilter},     {"reject", SelectFilter},   {"selectattr", SelectFilter},
      {"rejectattr", SelectFilter}, {"unique", UniqueFilter}});
 
-// ---- tests ----
-
-using TestFn = bool (*)(const Value& input, const Value* argument);
-struct TestRow {
-  std::string_view name;
-  bool takes_argument;
-  TestFn call;
-};
-
-bool IsNumber(const Value& v) { return v.AsNumber().has_value(); }
-bool LessThan(const Value& a, const Value& b) {
-  if (a.AsNumber() && b.AsNumber()) return *a.AsNumber() < *b.AsNumber();
-  return a.AsText() != nullptr && b.AsText() != nullptr &&
-         a.AsText()->bytes() < b.AsText()->bytes();
-}
-bool EqualTest(const Value& v, const Value* a) { return a != nullptr && Equal(v, *a); }
-bool InTest(const Value& v, const Value* a) {
-  if (a == nullptr) return false;
-  const absl::StatusOr<bool> contains = Contains(*a, v);
-  return contains.ok() && *contains;
-}
-bool DivisibleTest(const Value& v, const Value* a) {
-  return v.AsInteger() && a != nullptr && a->AsInteger() && *a->AsInteger() != 0 &&
-         *a->AsInteger() != -1 && *v.AsInteger() % *a->AsInteger() == 0;
-}
-
-constexpr auto kTests = std::to_array<TestRow>({
-    {"defined", false, [](const Value& v, const Value*) { return !v.is_undefined(); }},
-    {"undefined", false, [](const Value& v, const Value*) { return v.is_undefined(); }},
-    {"none", false, [](const Value& v, const Value*) { return v.is_none(); }},
-    {"string", false, [](const Value& v, const Value*) { return v.AsText() != nullptr; }},
-    {"mapping", false, [](const Value& v, const Value*) { return v.AsDict() != nullptr; }},
-    // In Python a string, a list and a dict all have a length and items; undefined too has them.
-    {"sequence", false,
-     [](const Value& v, const Value*) {
-       return v.AsText() != nullptr || v.AsList() != nullptr || v.AsDict() != nullptr ||
-              v.is_undefined();
-     }},
-    {"iterable", false,
-     [](const Value& v, const Value*) {
-       return v.AsText() != nullptr || v.AsList() != nullptr || v.AsDict() != nullptr ||
-              v.is_undefined();
-     }},
-    {"number", false, [](const Value& v, const Value*) { return IsNumber(v); }},
-    {"integer", false, [](const Value& v, const Value*) { return v.AsInt() != nullptr; }},
-    {"float", false, [](const Value& v, const Value*) { return v.AsFloat() != nullptr; }},
-    {"boolean", false, [](const Value& v, const Value*) { return v.AsBool() != nullptr; }},
-    {"true", false,
-     [](const Value& v, const Value*) { return v.AsBool() != nullptr && *v.AsBool(); }},
-    {"false", false,
-     [](const Value& v, const Value*) { return v.AsBool() != nullptr && !*v.AsBool(); }},
-    {"callable", false, [](const Value& v, const Value*) { return v.AsCallable() != nullptr; }},
-    {"odd", false,
-     [](const Value& v, const Value*) { return v.AsInteger() && *v.AsInteger() % 2 != 0; }},
-    {"even", false,
-     [](const Value& v, const Value*) { return v.AsInteger() && *v.AsInteger() % 2 == 0; }},
-    {"divisibleby", true, DivisibleTest},
-    {"eq", true, EqualTest},
-    {"equalto", true, EqualTest},
-    {"ne", true, [](const Value& v, const Value* a) { return !EqualTest(v, a); }},
-    {"lt", true, [](const Value& v, const Value* a) { return a != nullptr && LessThan(v, *a); }},
-    {"gt", true, [](const Value& v, const Value* a) { return a != nullptr && LessThan(*a, v); }},
-    {"in", true, InTest},
-});
-
-template <typename Table>
-const typename Table::value_type* FindRow(const Table& table, std::string_view name) {
-  for (const auto& row : table) {
-    if (row.name == name) return &row;
-  }
-  return nullptr;
-}
-
 absl::StatusOr<Value> Range(const CallArguments& arguments) {
   std::array<std::int64_t, 3> values = {0, 0, 1};
   const std::size_t n = arguments.positional.size();
@@ -602,11 +388,6 @@ const Value* CallArguments::Get(std::size_t index, std::string_view name) const 
 }
 
 bool IsFilter(std::string_view name) { return FindRow(kFilters, name) != nullptr; }
-bool IsTest(std::string_view name) { return FindRow(kTests, name) != nullptr; }
-bool TestTakesArgument(std::string_view name) {
-  const TestRow* row = FindRow(kTests, name);
-  return row != nullptr && row->takes_argument;
-}
 bool IsMethod(const Value& self, std::string_view name) {
   const auto methods = MethodsOf(self);
   return std::any_of(methods.begin(), methods.end(),
@@ -621,14 +402,6 @@ absl::StatusOr<Value> CallFilter(std::string_view name, const Value& input,
   const FilterRow* row = FindRow(kFilters, name);
   if (row == nullptr) return Wrong(name, "no such filter");
   return CallRow(row->call, name, input, arguments);
-}
-
-absl::StatusOr<bool> CallTest(std::string_view name, const Value& input,
-                              const CallArguments& arguments) {
-  const TestRow* row = FindRow(kTests, name);
-  if (row == nullptr) return Wrong(name, "no such test");
-  if (row->takes_argument && arguments.positional.empty()) return Wrong(name, "needs an argument");
-  return row->call(input, row->takes_argument ? &arguments.positional[0] : nullptr);
 }
 
 absl::StatusOr<Value> CallMethod(const Value& self, std::string_view name,

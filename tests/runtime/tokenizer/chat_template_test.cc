@@ -195,6 +195,17 @@ TEST(ChatTemplate, ContinuesTheFinalMessage) {
   EXPECT_EQ(Render(kChatMl, input).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
+TEST(ChatTemplate, SaysWhatIsWrongInOneLineWhateverItQuotes) {
+  for (const char* source : {"{{ 'a\nb' 7 }}", "{{ messages['\n'].x.y }}", "{{ \n\x01 }}",
+                             "{{ raise_exception('two\nlines') }}", "{% if\n'x\ny' z %}"}) {
+    const auto chat = Render(source, OneUser("hello"), {});
+    ASSERT_FALSE(chat.ok()) << source;
+    const std::string message(chat.status().message());
+    EXPECT_TRUE(std::all_of(message.begin(), message.end(), [](char c) { return c >= 0x20; }))
+        << message;
+  }
+}
+
 TEST(ChatTemplate, SurvivesRandomTemplates) {
   const std::uint32_t seed = std::random_device{}();
   SCOPED_TRACE(::testing::Message() << "seed " << seed);
