@@ -124,6 +124,7 @@ class ThreadedEngine final : public Engine {
       const bool wait = !progress && in_flight_.empty();
       Receive(wait);
     }
+    Publish(EngineOutput{});  // a cancel may have ended the last request just now
     out_->Close();
   }
 

@@ -138,6 +138,18 @@ TEST_F(EngineTest, CutsOffWhatOutlivesTheDrain) {
   EXPECT_TRUE(EndedBy<ShutDownEvent>(1));
 }
 
+TEST_F(EngineTest, AnswersTheCancelThatEndsADrain) {
+  Make();
+  runner_->Hold();
+  ASSERT_TRUE(engine_->Submit(MakeRequest(1, 4, 200)).ok());
+  runner_->WaitUntilBlocked();
+  engine_->BeginDrain(clock_.Now() + std::chrono::hours(1));
+  engine_->Cancel(RequestId(1));
+  runner_->Release();
+  Drain();
+  EXPECT_TRUE(EndedBy<CancelledEvent>(1));
+}
+
 TEST_F(EngineTest, EndsWithoutWorkWhenItIsDrained) {
   Make();
   Drain();
