@@ -94,7 +94,11 @@ class ThreadedEngine final : public Engine {
 
   LoadSnapshot snapshot() const override {
     MutexLock lock(&mutex_);
-    return published_;
+    LoadSnapshot load = published_;
+    // What was accepted while a step runs waits too.
+    load.waiting += unseen_.requests;
+    load.waiting_prompt_tokens += unseen_.prompt_tokens;
+    return load;
   }
 
   void BeginDrain(TimePoint deadline) override {

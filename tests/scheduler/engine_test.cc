@@ -107,6 +107,8 @@ TEST_F(EngineTest, RefusesWhatTheQueueDoesNotHoldWhileAStepRuns) {
   EXPECT_TRUE(engine_->Submit(MakeRequest(2, 4, 2)).ok());
   EXPECT_TRUE(engine_->Submit(MakeRequest(3, 4, 2)).ok());
   EXPECT_EQ(engine_->Submit(MakeRequest(4, 4, 2)).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(engine_->snapshot().waiting, 2);
+  EXPECT_EQ(engine_->snapshot().waiting_prompt_tokens, 8);
   runner_->Release();
   ReceiveToEnd(3);
   EXPECT_TRUE(engine_->Submit(MakeRequest(5, 4, 2)).ok());
