@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <random>
@@ -22,6 +23,8 @@ namespace millrace::cli {
 namespace {
 
 constexpr char kName[] = "bench";
+// More than any context there is.
+constexpr std::int32_t kMaxTokens = 1 << 20;
 
 struct Options {
   LoadOptions load;
@@ -229,11 +232,12 @@ absl::Status Bench(Options options) {
   options.load.max_num_seqs = batch;
   options.load.max_num_batched_tokens = std::max(512, batch);
   options.load.context = longest;
-  ProgressBar bar("loading");
+  auto bar = std::make_unique<ProgressBar>("loading");
   options.load.progress = [&bar](std::uint64_t done, std::uint64_t total) {
-    bar.Update(done, total);
+    bar->Update(done, total);
   };
   MILLRACE_ASSIGN_OR_RETURN(LoadedModel model, LoadModel(options.load));
+  bar.reset();  // its line is free again
   MILLRACE_ASSIGN_OR_RETURN(const std::vector<Row> rows, Measure(model.runner.get(), options));
   const auto [threads, isa] = BackendInUse(options.load);
   std::vector<ProbeResult> probes;
@@ -256,7 +260,7 @@ int RunBench(int argc, char** argv) {
   const auto list = [&app](const char* flag, std::vector<std::int32_t>* values, const char* help) {
     app.add_option(flag, *values, help)
         ->delimiter(',')
-        ->check(CLI::NonNegativeNumber)
+        ->check(CLI::Range(0, kMaxTokens))
         ->capture_default_str();
   };
   app.add_option("--model", options.load.path, "The GGUF file")->required();
@@ -265,7 +269,7 @@ int RunBench(int argc, char** argv) {
   list("--batch", &options.batch, "Sequences that decode together");
   list("--depth", &options.depth, "Positions in the cache before it starts");
   app.add_option("--repeat", options.repeat, "Measured runs of each row")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   app.add_option("--threads", options.load.threads,
                  "Worker threads; 0: the physical cores the cgroup allows");
@@ -274,6 +278,12 @@ int RunBench(int argc, char** argv) {
                "Also measures the read bandwidth and the int8 rate of the machine");
   app.add_flag("--json", options.json, "Prints a JSON list");
   if (const auto code = ParseFlags(&app, argc, argv)) return *code;
+  const auto none = [](const std::vector<std::int32_t>& values) {
+    return std::all_of(values.begin(), values.end(), [](std::int32_t n) { return n == 0; });
+  };
+  if (none(options.prefill) && none(options.decode) && !options.probe) {
+    return Fail(kName, "--prefill and --decode are both 0: nothing to measure", 2);
+  }
   const absl::Status status = Bench(std::move(options));
   return status.ok() ? 0 : Fail(kName, status);
 }

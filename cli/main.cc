@@ -1,6 +1,7 @@
 // The millrace binary: finds the command and hands over. Nothing else happens here.
 #include <array>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <string_view>
 
@@ -48,6 +49,8 @@ void PrintUsage(std::FILE* out) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // gRPC's own log lines would stand between ours; whoever wants them sets the variable.
+  setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
   if (argc < 2) {
     PrintUsage(stderr);
     return 2;

@@ -20,6 +20,7 @@ namespace millrace::cli {
 namespace {
 
 constexpr char kName[] = "serve";
+constexpr int kMaxThreads = 1024;
 
 // What flags are before they are understood.
 struct Raw {
@@ -154,13 +155,17 @@ absl::StatusOr<Duration> ParseTime(std::string_view flag, double value, double u
 }
 
 absl::Status CheckRanges(const ServeOptions& options) {
-  const std::int32_t block = options.load.block_size;
-  if (block != 16 && block != 32 && block != 64) {
-    return Wrong("--block-size", absl::StrCat(block), "16, 32 or 64");
-  }
   if (options.scheduler.max_queue < 0 || options.scheduler.max_queue_tokens < 0) {
     return absl::InvalidArgumentError("--max-queue and --max-queue-tokens: want at least 0");
   }
+  if (options.load.threads < 0 || options.load.threads > kMaxThreads) {
+    return Wrong("--threads", absl::StrCat(options.load.threads), "0 (all cores) to 1024");
+  }
+  const std::string& isa = options.load.cpu_isa;
+  if (isa != "auto" && isa != "scalar" && isa != "avx2" && isa != "avx512") {
+    return Wrong("--cpu-isa", isa, "auto, scalar, avx2 or avx512");
+  }
+  MILLRACE_RETURN_IF_ERROR(CheckLoadOptions(options.load));
   if (options.load.device != "auto" && options.load.device != "cpu") {
     return Wrong("--device", options.load.device, "auto or cpu");
   }

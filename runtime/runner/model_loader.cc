@@ -53,28 +53,6 @@ std::string Quantisation(const GgufFile& file) {
   return std::string(Info(most).name);
 }
 
-absl::Status CheckOptions(const LoadOptions& options) {
-  constexpr std::array<std::int32_t, 3> kBlockSizes = {16, 32, 64};
-  if (std::find(kBlockSizes.begin(), kBlockSizes.end(), options.block_size) == kBlockSizes.end()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--block-size ", options.block_size, ": want 16, 32 or 64"));
-  }
-  if (options.max_num_seqs < 1 || options.max_num_seqs > 4096) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--max-num-seqs ", options.max_num_seqs, ": want 1 to 4096"));
-  }
-  if (options.max_num_batched_tokens < options.max_num_seqs ||
-      options.max_num_batched_tokens > 65536) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--max-num-batched-tokens ", options.max_num_batched_tokens,
-                     ": want --max-num-seqs (", options.max_num_seqs, ") to 65536"));
-  }
-  if (options.context < 0 || options.kv_cache_bytes < 0) {
-    return absl::InvalidArgumentError("--ctx and --kv-cache-bytes: want auto or a positive number");
-  }
-  return absl::OkStatus();
-}
-
 BackendLimits MakeLimits(const LoadOptions& options, const ModelConfig& config) {
   BackendLimits limits;
   limits.max_tokens = options.max_num_batched_tokens;
@@ -150,8 +128,30 @@ std::string TokenText(const GgufFile& file, std::string_view key) {
 
 }  // namespace
 
+absl::Status CheckLoadOptions(const LoadOptions& options) {
+  constexpr std::array<std::int32_t, 3> kBlockSizes = {16, 32, 64};
+  if (std::find(kBlockSizes.begin(), kBlockSizes.end(), options.block_size) == kBlockSizes.end()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--block-size ", options.block_size, ": want 16, 32 or 64"));
+  }
+  if (options.max_num_seqs < 1 || options.max_num_seqs > 4096) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--max-num-seqs ", options.max_num_seqs, ": want 1 to 4096"));
+  }
+  if (options.max_num_batched_tokens < options.max_num_seqs ||
+      options.max_num_batched_tokens > 65536) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--max-num-batched-tokens ", options.max_num_batched_tokens,
+                     ": want --max-num-seqs (", options.max_num_seqs, ") to 65536"));
+  }
+  if (options.context < 0 || options.kv_cache_bytes < 0) {
+    return absl::InvalidArgumentError("--ctx and --kv-cache-bytes: want auto or a positive number");
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<ModelInspection> InspectModel(const LoadOptions& options) {
-  MILLRACE_RETURN_IF_ERROR(CheckOptions(options));
+  MILLRACE_RETURN_IF_ERROR(CheckLoadOptions(options));
   MILLRACE_ASSIGN_OR_RETURN(const auto file, GgufFile::Open(options.path));
   MILLRACE_ASSIGN_OR_RETURN(ModelConfig config, ReadModelConfig(*file));
   const Transformer transformer(std::move(config));
@@ -177,7 +177,7 @@ absl::StatusOr<ModelInspection> InspectModel(const LoadOptions& options) {
 }
 
 absl::StatusOr<LoadedModel> LoadModel(const LoadOptions& options) {
-  MILLRACE_RETURN_IF_ERROR(CheckOptions(options));
+  MILLRACE_RETURN_IF_ERROR(CheckLoadOptions(options));
   LoadedModel model;
   MILLRACE_ASSIGN_OR_RETURN(model.file, GgufFile::Open(options.path));
   const GgufFile& file = *model.file;

@@ -64,6 +64,10 @@ struct LoadedModel {
   std::string memory_plan;  // the line --ctx auto prints
 };
 
+// INVALID_ARGUMENT naming the flag, for what no file and no machine could make right. LoadModel
+// checks it too; a command line does before it begins.
+absl::Status CheckLoadOptions(const LoadOptions& options);
+
 absl::StatusOr<LoadedModel> LoadModel(const LoadOptions& options);
 
 // What LoadModel would decide, without reading a tensor.

@@ -31,7 +31,15 @@ class CommandLine(unittest.TestCase):
         self.one_line(run_cli("dance"), 2, "dance")
         self.one_line(run_cli("serve", "--model", MODEL, "--no-such-flag"), 2, "no-such-flag")
         self.one_line(run_cli("serve"), 2, "--model")
-        self.one_line(run_cli("serve", "--model", MODEL, "--block-size", "33"), 2, "block-size")
+        for flag, value in (("--block-size", 33), ("--threads", -3), ("--cpu-isa", "mmx"), ("--max-num-seqs", 0),
+                            ("--max-num-batched-tokens", 5), ("--ctx", "banana"), ("--kv-cache-bytes", "-1"),
+                            ("--kv-dtype", "int4"), ("--listen", "1.2.3"), ("--metrics", "nowhere"),
+                            ("--log-level", "loud"), ("--drain-seconds", "nan"), ("--itl-target", "-1")):
+            with self.subTest(flag):
+                self.one_line(run_cli("serve", "--model", MODEL, flag, value), 2, "millrace serve")
+        self.one_line(run_cli("bench", "--model", MODEL, "--prefill", "x"), 2, "--prefill")
+        self.one_line(run_cli("bench", "--model", MODEL, "--prefill", 0, "--decode", 0), 2, "nothing to measure")
+        self.one_line(run_cli("loadgen", "--target", "x:1", "--output-tokens", "many"), 2, "many")
 
     def test_flags_and_commands_of_later_versions_say_so(self):
         for flags in (["--http", "127.0.0.1:0"], ["--weight-cache", "x"], ["--kv-dtype", "q8_0"], ["--kv-dtype", "fp8"],

@@ -163,9 +163,9 @@ class Lifecycle(unittest.TestCase):
             for words, flags in cases.items():
                 done = run_cli("serve", "--metrics", "127.0.0.1:0", *flags)
                 self.assertEqual(done.returncode, 1, words)
-                errors = [line for line in done.stderr.splitlines() if line.startswith("millrace serve:")]
-                self.assertEqual(len(errors), 1, done.stderr)
-                self.assertIn(words, errors[0])
+                self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+                self.assertTrue(done.stderr.startswith("millrace serve:"), done.stderr)
+                self.assertIn(words, done.stderr)
 
 
 if __name__ == "__main__":
