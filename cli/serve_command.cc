@@ -23,6 +23,7 @@
 #include "cli/serve_options.h"
 #include "runtime/gguf/gguf_file.h"
 #include "runtime/runner/model_loader.h"
+#include "runtime/tokenizer/utf8.h"
 #include "scheduler/engine.h"
 #include "service/server.h"
 
@@ -68,7 +69,8 @@ v1::ModelInfo MakeInfo(const ServeOptions& options, const LoadedModel& model,
                        const std::string& chat_template) {
   const ModelFacts& facts = model.facts;
   v1::ModelInfo info;
-  info.set_name(options.model_name.empty() ? facts.name : options.model_name);
+  // What a file says need not be UTF-8; what a message says must be.
+  info.set_name(ReplaceInvalidUtf8(options.model_name.empty() ? facts.name : options.model_name));
   info.set_architecture(facts.architecture);
   info.set_vocab_size(facts.vocab_size);
   info.set_context_length(facts.context_length);
@@ -84,7 +86,7 @@ v1::ModelInfo MakeInfo(const ServeOptions& options, const LoadedModel& model,
   info.set_device(facts.device);
   const auto ends = model.tokenizer->end_tokens();
   info.mutable_eos_token_ids()->Add(ends.begin(), ends.end());
-  info.set_chat_template(chat_template);
+  info.set_chat_template(ReplaceInvalidUtf8(chat_template));
   info.set_version(options.server.version);
   info.set_batch_invariant(facts.batch_invariant);
   return info;

