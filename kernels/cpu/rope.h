@@ -14,10 +14,10 @@
 
 namespace millrace::cpu {
 
-// cosines[i] = float(cos(position * inverse_frequency[i])), computed in double; sines alike.
-// inverse_frequency, cosines and sines are [rotary_dim / 2].
-void RopeAngles(std::int64_t position, std::span<const double> inverse_frequency, float* cosines,
-                float* sines);
+// cosines[i] = float(magnitude * cos(position * inverse_frequency[i])), computed in double; sines
+// alike. inverse_frequency, cosines and sines are [rotary_dim / 2].
+void RopeAngles(std::int64_t position, std::span<const double> inverse_frequency, double magnitude,
+                float* cosines, float* sines);
 
 // Rotates `row` [rotary_dim] in place.
 using RopeFn = void (*)(float* row, std::int32_t rotary_dim, RopePairing pairing,

@@ -26,6 +26,7 @@ struct RopeSpec {
   // Angle of pair i at position p is p * inverse_frequency[i]; [rotary_dim / 2]. Scaling is folded
   // in.
   std::vector<double> inverse_frequency;
+  double magnitude = 1.0;  // of cosines and sines
 };
 
 struct ProgramDims {

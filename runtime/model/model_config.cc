@@ -1,10 +1,13 @@
 #include "runtime/model/model_config.h"
 
 #include <array>
+#include <cmath>
+#include <span>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
+#include "runtime/model/tensor_names.h"
 
 namespace millrace {
 namespace {
@@ -109,6 +112,78 @@ absl::Status ReadAttention(const ConfigReader& reader, ModelConfig* config) {
   return reader.MustBe("attention.sliding_window", 0);
 }
 
+// A positive number, or `otherwise` where the key is absent.
+absl::StatusOr<double> PositiveOr(const ConfigReader& reader, std::string_view name,
+                                  double otherwise) {
+  if (!reader.Has(name)) return otherwise;
+  constexpr double kMax = 1e9;
+  MILLRACE_ASSIGN_OR_RETURN(const double value, reader.Float(name));
+  if (value > 0 && value <= kMax) return value;
+  return Wrong(reader.Key(name), absl::StrCat("is ", value, "; want a number from 0 to 1e9"));
+}
+
+absl::Status ReadYarn(const ConfigReader& reader, ModelConfig* config) {
+  RopeScaling& scaling = config->rope_scaling;
+  MILLRACE_ASSIGN_OR_RETURN(
+      scaling.original_context,
+      PositiveOr(reader, "rope.scaling.original_context_length", config->context_length));
+  MILLRACE_ASSIGN_OR_RETURN(scaling.attention_factor,
+                            PositiveOr(reader, "rope.scaling.attn_factor", 1));
+  MILLRACE_ASSIGN_OR_RETURN(scaling.beta_fast,
+                            PositiveOr(reader, "rope.scaling.yarn_beta_fast", 32));
+  MILLRACE_ASSIGN_OR_RETURN(scaling.beta_slow,
+                            PositiveOr(reader, "rope.scaling.yarn_beta_slow", 1));
+  MILLRACE_RETURN_IF_ERROR(reader.MustBe("rope.scaling.yarn_ext_factor", 1));
+  return reader.MustBe("rope.scaling.yarn_log_multiplier", 0);
+}
+
+absl::Status ReadRopeScaling(const GgufFile& file, const ConfigReader& reader,
+                             ModelConfig* config) {
+  RopeScaling& scaling = config->rope_scaling;
+  // The old spelling of linear scaling.
+  MILLRACE_ASSIGN_OR_RETURN(scaling.factor, PositiveOr(reader, "rope.scale_linear", 1));
+  std::string_view type = scaling.factor == 1 ? "none" : "linear";
+  if (reader.Has("rope.scaling.type")) {
+    MILLRACE_ASSIGN_OR_RETURN(type, file.GetString(reader.Key("rope.scaling.type")));
+    MILLRACE_ASSIGN_OR_RETURN(scaling.factor,
+                              PositiveOr(reader, "rope.scaling.factor", scaling.factor));
+  }
+  if (type == "none") return absl::OkStatus();
+  if (type == "linear") {
+    scaling.kind = RopeScalingKind::kLinear;
+    return absl::OkStatus();
+  }
+  if (type == "yarn") {
+    scaling.kind = RopeScalingKind::kYarn;
+    return ReadYarn(reader, config);
+  }
+  return absl::UnimplementedError(
+      absl::StrCat("GGUF: metadata key '", reader.Key("rope.scaling.type"), "' is '",
+                   std::string(type.substr(0, 64)), "'; none, linear and yarn are supported"));
+}
+
+// llama's rope_freqs.weight: one divisor for each pair.
+absl::Status ReadRopeDivisors(const GgufFile& file, ModelConfig* config) {
+  const GgufTensor* found = file.FindTensor(tensor::kRopeFrequencies);
+  if (found == nullptr) return absl::OkStatus();
+  const std::vector<std::int64_t> wanted = {config->rotary_dim / 2};
+  if (found->dtype != DType::kF32 || found->shape != wanted) {
+    return absl::InvalidArgumentError(absl::StrCat("GGUF: tensor 'rope_freqs.weight': want [",
+                                                   config->rotary_dim / 2,
+                                                   "] of F32, as rope.dimension_count says"));
+  }
+  std::vector<float>& divisors = config->rope_scaling.divisors;
+  divisors.resize(static_cast<std::size_t>(config->rotary_dim / 2));
+  MILLRACE_RETURN_IF_ERROR(
+      file.Source(*found)->Read(0, std::as_writable_bytes(std::span(divisors))));
+  for (const float divisor : divisors) {
+    if (std::isfinite(divisor) && divisor > 0) continue;
+    return absl::InvalidArgumentError(absl::StrCat("GGUF: tensor 'rope_freqs.weight' holds ",
+                                                   divisor, "; want finite numbers above 0"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ReadRope(const GgufFile& file, const ConfigReader& reader, ModelConfig* config) {
   config->rope_base = config->traits.default_rope_base;
   if (reader.Has("rope.freq_base")) {
@@ -125,17 +200,8 @@ absl::Status ReadRope(const GgufFile& file, const ConfigReader& reader, ModelCon
         reader.Key("rope.dimension_count"),
         absl::StrCat("is ", config->rotary_dim, "; want an even number up to ", config->head_dim));
   }
-  if (reader.Has("rope.scaling.type")) {
-    MILLRACE_ASSIGN_OR_RETURN(const std::string_view type,
-                              file.GetString(reader.Key("rope.scaling.type")));
-    if (type != "none") {
-      return absl::UnimplementedError(
-          absl::StrCat("GGUF: metadata key '", reader.Key("rope.scaling.type"), "' is '",
-                       std::string(type), "'; only 'none' is supported"));
-    }
-  }
-  // The old spelling of linear scaling.
-  return reader.MustBe("rope.scale_linear", 1);
+  MILLRACE_RETURN_IF_ERROR(ReadRopeScaling(file, reader, config));
+  return ReadRopeDivisors(file, config);
 }
 
 absl::Status ReadFeedForward(const ConfigReader& reader, ModelConfig* config) {
@@ -194,7 +260,10 @@ absl::StatusOr<ModelConfig> ReadModelConfig(const GgufFile& file) {
     MILLRACE_ASSIGN_OR_RETURN(const std::string_view name, file.GetString("general.name"));
     config.name = name;
   }
-  const ConfigReader reader(file, architecture);
+  // Under the architecture as the file spells it, or under its canonical name.
+  const bool as_spelt =
+      file.Find(absl::StrCat(std::string(architecture), ".block_count")) != nullptr;
+  const ConfigReader reader(file, as_spelt ? architecture : config.traits.name);
   MILLRACE_RETURN_IF_ERROR(reader.Int("block_count", kMaxLayers, &config.layers));
   MILLRACE_RETURN_IF_ERROR(reader.Int("context_length", kMaxContext, &config.context_length));
   MILLRACE_RETURN_IF_ERROR(reader.Int("embedding_length", kMaxHidden, &config.hidden));

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "runtime/backend/program.h"
 #include "runtime/gguf/gguf_file.h"
+#include "runtime/model/rope_frequencies.h"
 
 namespace millrace {
 
@@ -39,6 +40,7 @@ struct ModelConfig {
   std::int32_t experts_per_token = 0;
   float norm_eps = 0;
   double rope_base = 0;
+  RopeScaling rope_scaling;
 };
 
 // The canonical architecture for any of its spellings (qwen3_moe, Qwen3MoeForCausalLM...), or

@@ -1,6 +1,5 @@
 #include "runtime/model/transformer.h"
 
-#include <cmath>
 #include <map>
 #include <string_view>
 #include <unordered_set>
@@ -34,14 +33,6 @@ std::uint64_t SumTensors(const GgufFile& file, const std::vector<TensorSpec>& sp
     if (found != nullptr) sum += count(*found);
   }
   return sum;
-}
-
-std::vector<double> InverseFrequencies(const ModelConfig& config) {
-  std::vector<double> out;
-  for (std::int32_t i = 0; i < config.rotary_dim / 2; ++i) {
-    out.push_back(std::pow(config.rope_base, -2.0 * i / config.rotary_dim));
-  }
-  return out;
 }
 
 // Finds the id of a tensor that was loaded, for the emission of the Program.
@@ -179,10 +170,7 @@ absl::Status Transformer::CheckTensors(const GgufFile& file) const {
   }
   for (const GgufTensor& found : file.tensors()) {
     if (known.contains(std::string(found.name))) continue;
-    if (found.name == tensor::kRopeFrequencies) {
-      return absl::UnimplementedError(
-          "GGUF: tensor 'rope_freqs.weight': scaled rotary frequencies are not supported yet");
-    }
+    if (found.name == tensor::kRopeFrequencies) continue;  // part of the configuration
     return absl::InvalidArgumentError(
         absl::StrCat("GGUF: tensor '", std::string(found.name), "' is not part of ",
                      std::string(config_.traits.name), " with ", config_.layers, " layers"));
@@ -224,7 +212,10 @@ ProgramDims Transformer::Dims() const {
   dims.experts_per_token = config_.experts_per_token;
   dims.ffn = config_.ffn;
   dims.norm_eps = config_.norm_eps;
-  dims.rope = {config_.traits.pairing, config_.rotary_dim, InverseFrequencies(config_)};
+  RopeFrequencies frequencies =
+      MakeRopeFrequencies(config_.rotary_dim, config_.rope_base, config_.rope_scaling);
+  dims.rope = {config_.traits.pairing, config_.rotary_dim, std::move(frequencies.inverse),
+               frequencies.magnitude};
   return dims;
 }
 

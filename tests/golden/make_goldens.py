@@ -39,8 +39,8 @@ def greedy(model, vocab, rng):
             return {"prompt": prompt, "tokens": tokens[len(prompt):], "margin": least}
 
 
-def make(model, index, out):
-    rng = np.random.default_rng([SEED, index])
+def make(model, out):
+    rng = np.random.default_rng([SEED, *model.name.encode()])
     weights = tiny_models.make_weights(model, rng)
     tiny_models.write_gguf(out / f"{model.name}.gguf", model, weights)
     sequences = [[int(t) for t in rng.integers(0, model.vocab, size=LENGTH)] for _ in range(SEQUENCES)]
@@ -62,7 +62,7 @@ def main():
     out.mkdir(parents=True, exist_ok=True)
     entries = []
     for index, model in enumerate(tiny_models.MODELS):
-        entries.append(make(model, index, out))
+        entries.append(make(model, out))
         print(f"{index + 1}/{len(tiny_models.MODELS)} {model.name}", flush=True)
     (out / "index.json").write_text(json.dumps({"models": entries}, separators=(",", ":")) + "\n")
 

@@ -8,6 +8,8 @@ from gguf import GGMLQuantizationType as Type
 from transformers import (LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM,
                           Qwen3MoeConfig, Qwen3MoeForCausalLM)
 
+import tiny_models
+
 # Values that share a scale of the activations, by the type of the weights (docs/numerics.md).
 ACTIVATION_BLOCK = {Type.Q8_0: 32, Type.Q4_0: 32, Type.Q4_1: 32, Type.Q4_K: 256, Type.Q5_K: 256, Type.Q6_K: 256}
 
@@ -30,11 +32,22 @@ NAMES = {  # of a layer: GGUF -> transformers
 }
 
 
+def rope_parameters(m):
+    out = {"rope_type": m.scaling or "default", "rope_theta": m.rope_base}
+    if m.scaling:
+        out["factor"] = tiny_models.SCALING_FACTOR
+    if m.scaling in ("yarn", "llama3"):
+        out["original_max_position_embeddings"] = tiny_models.ORIGINAL_CONTEXT
+    if m.scaling == "llama3":
+        out |= tiny_models.LLAMA3
+    return out
+
+
 def make_config(m):
     common = dict(vocab_size=m.vocab, hidden_size=m.hidden, intermediate_size=m.ffn, num_hidden_layers=m.layers,
                   num_attention_heads=m.heads, num_key_value_heads=m.kv_heads, rms_norm_eps=m.eps,
                   max_position_embeddings=256, tie_word_embeddings=m.tied, attn_implementation="eager",
-                  rope_parameters={"rope_type": "default", "rope_theta": m.rope_base})
+                  rope_parameters=rope_parameters(m))
     if m.arch == "qwen3moe":
         return Qwen3MoeConfig(head_dim=m.head_dim, num_experts=m.experts, num_experts_per_tok=m.used,
                               moe_intermediate_size=m.ffn, norm_topk_prob=True, **common)
@@ -63,7 +76,7 @@ def state_dict(m, weights):
             out["model.norm.weight"] = values
         elif name == "output.weight":
             out["lm_head.weight"] = values
-        elif "_exps" not in name:
+        elif "_exps" not in name and name != "rope_freqs.weight":
             _, layer, rest = name.split(".", 2)
             out[f"model.layers.{layer}.{NAMES[rest]}"] = values
     for layer in range(m.layers if m.experts else 0):

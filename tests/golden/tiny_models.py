@@ -34,6 +34,7 @@ class Model:
     rope_base: float = 1e6
     eps: float = 1e-6
     layers: int = 2
+    scaling: str = ""  # of RoPE: linear, yarn, or llama3 (a tensor of divisors)
     vocab: int = 260  # all bytes, one merged token, three control tokens
 
     @property
@@ -58,6 +59,11 @@ MODELS = [
     Model("qwen3-q5_k", "qwen3", Type.Q5_K, Type.Q6_K, 256, 4, 1, 64, 256, tied=True),
     Model("qwen3moe-q8_0", "qwen3moe", Type.Q8_0, Type.Q8_0, 64, 4, 2, 32, 32, tied=True, experts=8, used=3),
     Model("qwen2-q4_0", "qwen2", Type.Q4_0, Type.Q4_0, 96, 4, 2, 24, 160, tied=False, rope_base=1e6),
+    Model("qwen3-linear", "qwen3", Type.F32, Type.F32, 48, 4, 1, 32, 96, tied=True, scaling="linear"),
+    Model("qwen3moe-yarn", "qwen3moe", Type.F32, Type.F32, 48, 4, 2, 32, 24, tied=True, experts=4, used=2,
+          scaling="yarn"),
+    Model("llama-llama3", "llama", Type.F32, Type.F32, 48, 6, 3, 16, 80, tied=True, rope_base=1e4, eps=1e-5,
+          scaling="llama3"),
     Model("llama-q4_1", "llama", Type.Q4_1, Type.Q8_0, 96, 4, 2, 32, 160, tied=False, rope_base=1e4, eps=1e-5),
 ]
 
@@ -85,6 +91,21 @@ def random_weight(rng, kind, shape, std, mean=0.0):
             scales = (value * std * factors).astype(np.float16)
             blocks[:, offset:offset + 2] = scales.view(np.uint8).reshape(-1, 2)
     return Weight(kind, blocks.view(np.uint8).reshape(*shape[:-1], -1))
+
+
+# Trained for a short context, so that sequences of 40 tokens pass it.
+SCALING_FACTOR = 4.0
+ORIGINAL_CONTEXT = 16
+LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+
+
+def llama3_divisors(m):
+    """What llama.cpp's conversion writes for Llama 3.1: long waves are stretched, short ones are left alone."""
+    inverse = m.rope_base ** -(np.arange(0, m.head_dim, 2) / m.head_dim)
+    wave = 2 * np.pi / inverse
+    low, high = LLAMA3["low_freq_factor"], LLAMA3["high_freq_factor"]
+    smooth = np.clip((ORIGINAL_CONTEXT / wave - low) / (high - low), 0, 1)
+    return (1 / ((1 - smooth) / SCALING_FACTOR + smooth)).astype(np.float32)
 
 
 def make_weights(model, rng):
@@ -123,6 +144,8 @@ def make_weights(model, rng):
             matrix(at + "ffn_gate.weight", m.usual, m.ffn, m.hidden)
             matrix(at + "ffn_up.weight", m.usual, m.ffn, m.hidden)
             matrix(at + "ffn_down.weight", m.better, m.hidden, m.ffn, gain=2.0)
+    if m.scaling == "llama3":
+        out["rope_freqs.weight"] = Weight(Type.F32, llama3_divisors(m))
     vector("output_norm.weight", m.hidden)
     if not m.tied:
         matrix("output.weight", m.better, m.vocab, m.hidden, gain=3.0)
@@ -141,6 +164,11 @@ def write_metadata(writer, m):
     writer.add_value_length(m.head_dim)
     writer.add_rope_freq_base(m.rope_base)
     writer.add_layer_norm_rms_eps(m.eps)
+    if m.scaling in ("linear", "yarn"):
+        writer.add_string(f"{m.arch}.rope.scaling.type", m.scaling)
+        writer.add_rope_scaling_factor(SCALING_FACTOR)
+    if m.scaling == "yarn":
+        writer.add_rope_scaling_orig_ctx_len(ORIGINAL_CONTEXT)
     if m.experts:
         writer.add_expert_count(m.experts)
         writer.add_expert_used_count(m.used)

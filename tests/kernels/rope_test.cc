@@ -28,7 +28,7 @@ std::vector<double> Frequencies(std::int32_t rotary_dim) {
 struct Angles {
   Angles(std::int64_t position, const std::vector<double>& frequencies)
       : cosines(frequencies.size()), sines(frequencies.size()) {
-    RopeAngles(position, frequencies, cosines.data(), sines.data());
+    RopeAngles(position, frequencies, 1.0, cosines.data(), sines.data());
   }
   std::vector<float> cosines;
   std::vector<float> sines;

@@ -82,7 +82,7 @@ void Executor::operator()(const EmbedStage& stage) {
                   table.bytes.data() + token_ids_[static_cast<std::size_t>(t)] * table.row_bytes,
                   dims_.hidden, buffers_->x + t * dims_.hidden);
     RopeAngles(input_->positions[static_cast<std::size_t>(t)], dims_.rope.inverse_frequency,
-               buffers_->cosines + t * pairs, buffers_->sines + t * pairs);
+               dims_.rope.magnitude, buffers_->cosines + t * pairs, buffers_->sines + t * pairs);
   });
 }
 

@@ -147,11 +147,55 @@ TEST(ModelConfig, RefusesFloatsOutOfRange) {
   }
 }
 
+TEST(ModelConfig, ReadsKeysUnderTheCanonicalNameToo) {
+  TinyModel model;  // keys of qwen3moe
+  model.without = "general.architecture";
+  model.add = [](GgufBuilder* b) { b->Add("general.architecture", "Qwen3MoeForCausalLM"); };
+  const auto config = Read(model);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->traits.name, "qwen3moe");
+}
+
+TEST(ModelConfig, ReadsTheScalingOfRope) {
+  TinyModel model;
+  model.add = [](GgufBuilder* b) { b->Add("qwen3moe.rope.scale_linear", 4.0F); };
+  EXPECT_EQ(Read(model)->rope_scaling.kind, RopeScalingKind::kLinear);
+  EXPECT_EQ(Read(model)->rope_scaling.factor, 4);
+  model.add = [](GgufBuilder* b) {
+    b->Add("qwen3moe.rope.scaling.type", "yarn")
+        .Add("qwen3moe.rope.scaling.factor", 8.0F)
+        .Add("qwen3moe.rope.scaling.original_context_length", std::uint32_t{32});
+  };
+  EXPECT_EQ(Read(model)->rope_scaling.kind, RopeScalingKind::kYarn);
+  EXPECT_EQ(Read(model)->rope_scaling.original_context, 32);
+  model.add = [](GgufBuilder* b) {
+    b->AddTensor("rope_freqs.weight", DType::kF32, {2}, FloatBytes(std::vector<float>{1, 8}));
+  };
+  EXPECT_THAT(Read(model)->rope_scaling.divisors, ::testing::ElementsAre(1, 8));
+}
+
+TEST(ModelConfig, RefusesAScalingThatMakesNoSense) {
+  const std::pair<const char*, std::function<void(GgufBuilder*)>> cases[] = {
+      {"rope.scaling.factor",
+       [](GgufBuilder* b) {
+         b->Add("qwen3moe.rope.scaling.type", "linear").Add("qwen3moe.rope.scaling.factor", 0.0F);
+       }},
+      {"rope_freqs.weight",
+       [](GgufBuilder* b) { b->AddTensor("rope_freqs.weight", DType::kF32, {3}); }},
+      {"rope_freqs.weight",  // zeros
+       [](GgufBuilder* b) { b->AddTensor("rope_freqs.weight", DType::kF32, {2}); }},
+  };
+  for (const auto& [name, add] : cases) {
+    TinyModel model;
+    model.add = add;
+    EXPECT_THAT(std::string(Read(model).status().message()), HasSubstr(name));
+  }
+}
+
 TEST(ModelConfig, RefusesByNameWhatWouldBeAnotherNetwork) {
   const std::pair<const char*, std::function<void(GgufBuilder*)>> cases[] = {
       {"rope.scaling.type",
        [](GgufBuilder* b) { b->Add("qwen3moe.rope.scaling.type", "longrope"); }},
-      {"rope.scale_linear", [](GgufBuilder* b) { b->Add("qwen3moe.rope.scale_linear", 4.0F); }},
       {"attention.sliding_window",
        [](GgufBuilder* b) { b->Add("qwen3moe.attention.sliding_window", std::uint32_t{4096}); }},
       {"expert_shared_count",
