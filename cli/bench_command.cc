@@ -17,6 +17,7 @@
 #include "cli/bench_probe.h"
 #include "cli/cli_util.h"
 #include "cli/commands.h"
+#include "runtime/backend/factory.h"
 #include "runtime/runner/model_loader.h"
 
 namespace millrace::cli {
@@ -273,7 +274,7 @@ int RunBench(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--threads", options.load.threads,
                  "Worker threads; 0: the physical cores the cgroup allows");
-  app.add_option("--cpu-isa", options.load.cpu_isa, "auto, scalar, avx2 or avx512");
+  app.add_option("--cpu-isa", options.load.cpu_isa, kCpuIsaChoices);
   app.add_flag("--probe", options.probe,
                "Also measures the read bandwidth and the int8 rate of the machine");
   app.add_flag("--json", options.json, "Prints a JSON list");

@@ -16,6 +16,7 @@
 #include "base/status.h"
 #include "cli/cli_util.h"
 #include "cli/commands.h"
+#include "runtime/backend/factory.h"
 #include "runtime/runner/model_loader.h"
 #include "runtime/tokenizer/chat_template.h"
 #include "runtime/tokenizer/stream_decoder.h"
@@ -183,7 +184,7 @@ int RunGenerate(int argc, char** argv) {
   app.add_option("--ctx", options.load.context, "Context; 0: the model's, or what memory holds");
   app.add_option("--threads", options.load.threads,
                  "Worker threads; 0: the physical cores the cgroup allows");
-  app.add_option("--cpu-isa", options.load.cpu_isa, "auto, scalar, avx2 or avx512");
+  app.add_option("--cpu-isa", options.load.cpu_isa, kCpuIsaChoices);
   app.add_flag("--json", options.json, "Prints one JSON object instead of text");
   if (const auto code = ParseFlags(&app, argc, argv)) return *code;
   if (prompt->empty() && chat->empty() && tokens->empty()) {

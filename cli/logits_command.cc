@@ -12,6 +12,7 @@
 #include "base/status.h"
 #include "cli/cli_util.h"
 #include "cli/commands.h"
+#include "runtime/backend/factory.h"
 #include "runtime/runner/model_loader.h"
 
 namespace millrace::cli {
@@ -76,7 +77,7 @@ int RunLogits(int argc, char** argv) {
   app.add_option("--out", out, "The file to write")->required();
   app.add_option("--threads", options.threads,
                  "Worker threads; 0: the physical cores the cgroup allows");
-  app.add_option("--cpu-isa", options.cpu_isa, "auto, scalar, avx2 or avx512");
+  app.add_option("--cpu-isa", options.cpu_isa, kCpuIsaChoices);
   if (const auto code = ParseFlags(&app, argc, argv)) return *code;
   options.max_num_seqs = 1;
   options.max_num_batched_tokens = kChunk;

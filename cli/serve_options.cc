@@ -14,6 +14,7 @@
 #include "base/status.h"
 #include "cli/cli_util.h"
 #include "cli/version.h"
+#include "runtime/backend/factory.h"
 #include "service/http_server.h"
 
 namespace millrace::cli {
@@ -59,7 +60,7 @@ void AddModelFlags(CLI::App* app, ServeOptions* options, Raw* raw) {
                   "Worker threads; 0: the physical cores the cgroup allows")
       ->capture_default_str();
   app->add_option("--cpu-isa", options->load.cpu_isa,
-                  "auto, scalar, avx2 or avx512; for tests and measurements")
+                  absl::StrCat(kCpuIsaChoices, "; for tests and measurements"))
       ->capture_default_str();
 }
 
@@ -162,9 +163,7 @@ absl::Status CheckRanges(const ServeOptions& options) {
     return Wrong("--threads", absl::StrCat(options.load.threads), "0 (all cores) to 1024");
   }
   const std::string& isa = options.load.cpu_isa;
-  if (isa != "auto" && isa != "scalar" && isa != "avx2" && isa != "avx512") {
-    return Wrong("--cpu-isa", isa, "auto, scalar, avx2 or avx512");
-  }
+  if (!IsCpuIsaChoice(isa)) return Wrong("--cpu-isa", isa, kCpuIsaChoices);
   MILLRACE_RETURN_IF_ERROR(CheckLoadOptions(options.load));
   if (options.load.device != "auto" && options.load.device != "cpu") {
     return Wrong("--device", options.load.device, "auto or cpu");

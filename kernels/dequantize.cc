@@ -15,19 +15,46 @@ void Dequantize(const BlockQ8_0& block, float* out) {
   for (int i = 0; i < 32; ++i) out[i] = static_cast<float>(block.q[i]) * d;
 }
 
-void Dequantize(const BlockQ4_0& block, float* out) {
+template <int kOffset, typename Block>
+void DequantizeOffset(const Block& block, float* out) {
   std::uint8_t q[32];
-  UnpackNibbles(block.q, q);
+  UnpackValues(block, q);
   const float d = HalfToFloat(block.d);
-  for (int i = 0; i < 32; ++i) out[i] = d * static_cast<float>(q[i] - 8);
+  for (int i = 0; i < 32; ++i) out[i] = d * static_cast<float>(q[i] - kOffset);
 }
 
-void Dequantize(const BlockQ4_1& block, float* out) {
+void Dequantize(const BlockQ4_0& block, float* out) { DequantizeOffset<8>(block, out); }
+void Dequantize(const BlockQ5_0& block, float* out) { DequantizeOffset<16>(block, out); }
+
+template <typename Block>
+void DequantizeWithMinimum(const Block& block, float* out) {
   std::uint8_t q[32];
-  UnpackNibbles(block.q, q);
+  UnpackValues(block, q);
   const float d = HalfToFloat(block.d);
   const float m = HalfToFloat(block.m);
   for (int i = 0; i < 32; ++i) out[i] = d * static_cast<float>(q[i]) + m;
+}
+
+void Dequantize(const BlockQ4_1& block, float* out) { DequantizeWithMinimum(block, out); }
+void Dequantize(const BlockQ5_1& block, float* out) { DequantizeWithMinimum(block, out); }
+
+void Dequantize(const BlockIQ4_NL& block, float* out) {
+  std::int8_t q[32];
+  UnpackValues(block, q);
+  const float d = HalfToFloat(block.d);
+  for (int i = 0; i < 32; ++i) out[i] = d * static_cast<float>(q[i]);
+}
+
+void Dequantize(const BlockQ2_K& block, float* out) {
+  std::uint8_t q[256];
+  UnpackValues(block, q);
+  const float d = HalfToFloat(block.d);
+  const float dmin = HalfToFloat(block.dmin);
+  for (int s = 0; s < 16; ++s) {
+    const float scale = d * static_cast<float>(block.scales[s] & 0x0F);
+    const float min = dmin * static_cast<float>(block.scales[s] >> 4);
+    for (int i = 16 * s; i < 16 * s + 16; ++i) out[i] = scale * static_cast<float>(q[i]) - min;
+  }
 }
 
 template <typename Block>
@@ -47,13 +74,31 @@ void DequantizeWithMins(const Block& block, float* out) {
 void Dequantize(const BlockQ4_K& block, float* out) { DequantizeWithMins(block, out); }
 void Dequantize(const BlockQ5_K& block, float* out) { DequantizeWithMins(block, out); }
 
-void Dequantize(const BlockQ6_K& block, float* out) {
+template <int kOffset, typename Block>
+void DequantizeSigned16(const Block& block, float* out) {
   std::uint8_t q[256];
+  std::int8_t scales[16];
   UnpackValues(block, q);
+  UnpackScales(block, scales);
   const float d = HalfToFloat(block.d);
   for (int s = 0; s < 16; ++s) {
-    const float scale = d * static_cast<float>(block.scales[s]);
-    for (int i = 16 * s; i < 16 * s + 16; ++i) out[i] = scale * static_cast<float>(q[i] - 32);
+    const float scale = d * static_cast<float>(scales[s]);
+    for (int i = 16 * s; i < 16 * s + 16; ++i) out[i] = scale * static_cast<float>(q[i] - kOffset);
+  }
+}
+
+void Dequantize(const BlockQ3_K& block, float* out) { DequantizeSigned16<4>(block, out); }
+void Dequantize(const BlockQ6_K& block, float* out) { DequantizeSigned16<32>(block, out); }
+
+void Dequantize(const BlockIQ4_XS& block, float* out) {
+  std::int8_t q[256];
+  std::int8_t scales[8];
+  UnpackValues(block, q);
+  UnpackScales(block, scales);
+  const float d = HalfToFloat(block.d);
+  for (int s = 0; s < 8; ++s) {
+    const float scale = d * static_cast<float>(scales[s]);
+    for (int i = 32 * s; i < 32 * s + 32; ++i) out[i] = scale * static_cast<float>(q[i]);
   }
 }
 
@@ -126,12 +171,24 @@ void DequantizeRow(DType dtype, const std::byte* row, std::int64_t k, float* out
       return DequantizeBlocks<BlockQ4_0, 32>(row, k, out);
     case DType::kQ4_1:
       return DequantizeBlocks<BlockQ4_1, 32>(row, k, out);
+    case DType::kQ5_0:
+      return DequantizeBlocks<BlockQ5_0, 32>(row, k, out);
+    case DType::kQ5_1:
+      return DequantizeBlocks<BlockQ5_1, 32>(row, k, out);
+    case DType::kIQ4_NL:
+      return DequantizeBlocks<BlockIQ4_NL, 32>(row, k, out);
+    case DType::kQ2_K:
+      return DequantizeBlocks<BlockQ2_K, 256>(row, k, out);
+    case DType::kQ3_K:
+      return DequantizeBlocks<BlockQ3_K, 256>(row, k, out);
     case DType::kQ4_K:
       return DequantizeBlocks<BlockQ4_K, 256>(row, k, out);
     case DType::kQ5_K:
       return DequantizeBlocks<BlockQ5_K, 256>(row, k, out);
     case DType::kQ6_K:
       return DequantizeBlocks<BlockQ6_K, 256>(row, k, out);
+    case DType::kIQ4_XS:
+      return DequantizeBlocks<BlockIQ4_XS, 256>(row, k, out);
   }
 }
 

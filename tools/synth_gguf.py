@@ -32,6 +32,11 @@ PRESETS = {
 # What a --quant writes: the usual type, and the type of the tensors that matter most.
 QUANTS = {
     "q4_k_m": (Type.Q4_K, Type.Q6_K),
+    "q2_k": (Type.Q2_K, Type.Q3_K),
+    "q3_k_m": (Type.Q3_K, Type.Q5_K),
+    "iq4_xs": (Type.IQ4_XS, Type.Q5_K),
+    "iq4_nl": (Type.IQ4_NL, Type.IQ4_NL),
+    "q5_0": (Type.Q5_0, Type.Q5_1),
     "q5_k": (Type.Q5_K, Type.Q5_K),
     "q8_0": (Type.Q8_0, Type.Q8_0),
     "q4_0": (Type.Q4_0, Type.Q4_0),
@@ -73,6 +78,18 @@ def scale_fields(kind):
         return [(0, 1 / 4.64)]
     if kind == Type.Q4_1:
         return [(0, 1 / 4.61), (2, -7.5 / 4.61)]
+    if kind == Type.Q5_0:
+        return [(0, 1 / 9.25)]
+    if kind == Type.Q5_1:
+        return [(0, 1 / 9.23), (2, -15.5 / 9.23)]
+    if kind == Type.IQ4_NL:
+        return [(0, 1 / 70.4)]
+    if kind == Type.IQ4_XS:
+        return [(0, 1 / 1300.0)]
+    if kind == Type.Q2_K:
+        return [(80, 1 / 13.9), (82, 1.5 / 13.9)]
+    if kind == Type.Q3_K:
+        return [(108, 1 / 43.3)]
     if kind == Type.Q4_K:
         return [(0, 1 / 265.0), (2, 7.5 / 265.0)]
     if kind == Type.Q5_K:

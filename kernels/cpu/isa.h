@@ -3,23 +3,33 @@
 #ifndef MILLRACE_KERNELS_CPU_ISA_H_
 #define MILLRACE_KERNELS_CPU_ISA_H_
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string_view>
 
 namespace millrace::cpu {
 
-// In ascending order: a machine that supports one supports all before it.
+// In ascending order of speed. A level uses what it has and, for the rest, what lesser levels have:
+// so a table that has an entry of kAvx2Vnni has one of kAvx512 too, since there are machines with
+// AVX-512 VNNI and without AVX-VNNI.
 enum class Isa : std::uint8_t {
-  kScalar,  // portable C++
-  kAvx2,    // AVX2, FMA, F16C
-  kAvx512,  // F, BW, VL, DQ and VNNI
+  kScalar,    // portable C++
+  kAvx2,      // AVX2, FMA, F16C
+  kAvx2Vnni,  // and AVX-VNNI
+  kAvx512,    // and AVX-512 F, BW, VL, DQ and VNNI
 };
 
-std::string_view IsaName(Isa isa);  // scalar, avx2, avx512
+inline constexpr std::array<Isa, 4> kIsas = {Isa::kScalar, Isa::kAvx2, Isa::kAvx2Vnni,
+                                             Isa::kAvx512};
+
+std::string_view IsaName(Isa isa);  // scalar, avx2, avx2-vnni, avx512
 std::optional<Isa> ParseIsa(std::string_view name);
 
-// The best level that this machine and its operating system support.
+// Whether this machine and its operating system support a level.
+bool Supports(Isa isa);
+
+// The best level that they support.
 Isa DetectIsa();
 
 // Picks from a table sorted from the most specific level down: the first entry with isa <= `isa`.

@@ -1,5 +1,6 @@
-// The functions behind the table of kernels/cpu/matmul.h, one a level and type. Internal to
-// kernels/cpu. All take what MatmulFn takes and are thread-safe in the same way.
+// The tables of matrix products that kernels/cpu/matmul.cc joins, one a level and kind of weights.
+// Plain arrays: a file compiled for a level leaves nothing that runs before the choice of one.
+// Internal to kernels/cpu.
 #ifndef MILLRACE_KERNELS_CPU_MATMUL_KERNELS_H_
 #define MILLRACE_KERNELS_CPU_MATMUL_KERNELS_H_
 
@@ -7,40 +8,27 @@
 
 namespace millrace::cpu {
 
+inline constexpr int kFloatTypes = 3;       // F32, F16, BF16
+inline constexpr int kQuantisedTypes = 12;  // the others of kDTypes
+static_assert(kFloatTypes + kQuantisedTypes == kDTypes.size());
+
 namespace scalar {
-void MatmulF32(const MatmulParams& p);
-void MatmulF16(const MatmulParams& p);
-void MatmulBF16(const MatmulParams& p);
-void MatmulQ8_0(const MatmulParams& p);
-void MatmulQ4_0(const MatmulParams& p);
-void MatmulQ4_1(const MatmulParams& p);
-void MatmulQ4_K(const MatmulParams& p);
-void MatmulQ5_K(const MatmulParams& p);
-void MatmulQ6_K(const MatmulParams& p);
+extern const MatmulVariant kFloatMatmuls[kFloatTypes];
+extern const MatmulVariant kQuantisedMatmuls[kQuantisedTypes];
 }  // namespace scalar
 
 namespace avx2 {
-void MatmulF32(const MatmulParams& p);
-void MatmulF16(const MatmulParams& p);
-void MatmulBF16(const MatmulParams& p);
-void MatmulQ8_0(const MatmulParams& p);
-void MatmulQ4_0(const MatmulParams& p);
-void MatmulQ4_1(const MatmulParams& p);
-void MatmulQ4_K(const MatmulParams& p);
-void MatmulQ5_K(const MatmulParams& p);
-void MatmulQ6_K(const MatmulParams& p);
+extern const MatmulVariant kFloatMatmuls[kFloatTypes];
+extern const MatmulVariant kQuantisedMatmuls[kQuantisedTypes];
 }  // namespace avx2
 
+namespace avx2_vnni {
+extern const MatmulVariant kQuantisedMatmuls[kQuantisedTypes];
+}  // namespace avx2_vnni
+
 namespace avx512 {
-void MatmulF32(const MatmulParams& p);
-void MatmulF16(const MatmulParams& p);
-void MatmulBF16(const MatmulParams& p);
-void MatmulQ8_0(const MatmulParams& p);
-void MatmulQ4_0(const MatmulParams& p);
-void MatmulQ4_1(const MatmulParams& p);
-void MatmulQ4_K(const MatmulParams& p);
-void MatmulQ5_K(const MatmulParams& p);
-void MatmulQ6_K(const MatmulParams& p);
+extern const MatmulVariant kFloatMatmuls[kFloatTypes];
+extern const MatmulVariant kQuantisedMatmuls[kQuantisedTypes];
 }  // namespace avx512
 
 }  // namespace millrace::cpu

@@ -10,18 +10,34 @@
 namespace millrace::reference {
 namespace {
 
-bool HasMinimums(DType dtype) {
-  return dtype == DType::kQ4_1 || dtype == DType::kQ4_K || dtype == DType::kQ5_K;
+// Where a block keeps the factor of its minimums; 0 where the type has none.
+std::size_t MinimumOffset(DType dtype) {
+  switch (dtype) {
+    case DType::kQ4_1:
+      return offsetof(BlockQ4_1, m);
+    case DType::kQ5_1:
+      return offsetof(BlockQ5_1, m);
+    case DType::kQ2_K:
+      return offsetof(BlockQ2_K, dmin);
+    case DType::kQ4_K:
+      return offsetof(BlockQ4_K, dmin);
+    case DType::kQ5_K:
+      return offsetof(BlockQ5_K, dmin);
+    default:
+      return 0;
+  }
 }
+
+bool HasMinimums(DType dtype) { return MinimumOffset(dtype) != 0; }
 
 // The row with its minimums set to zero: the term d * q alone.
 std::vector<float> WithoutMinimums(DType dtype, const std::byte* w, std::int64_t k) {
   std::vector<std::byte> row(w, w + RowBytes(dtype, k));
   if (HasMinimums(dtype)) {
     const auto block = static_cast<std::size_t>(Info(dtype).block_bytes);
-    static_assert(offsetof(BlockQ4_1, m) == 2 && offsetof(BlockQ4_K, dmin) == 2 &&
-                  offsetof(BlockQ5_K, dmin) == 2);
-    for (std::size_t at = 2; at < row.size(); at += block) row[at] = row[at + 1] = std::byte{0};
+    for (std::size_t at = MinimumOffset(dtype); at < row.size(); at += block) {
+      row[at] = row[at + 1] = std::byte{0};
+    }
   }
   std::vector<float> out(static_cast<std::size_t>(k));
   DequantizeRow(dtype, row.data(), k, out.data());

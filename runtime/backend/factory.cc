@@ -14,6 +14,10 @@ constexpr int kMaxThreads = 1024;
 
 }  // namespace
 
+bool IsCpuIsaChoice(std::string_view cpu_isa) {
+  return cpu_isa == "auto" || cpu::ParseIsa(cpu_isa).has_value();
+}
+
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& device, int threads,
                                                      const std::string& cpu_isa) {
   if (absl::StartsWith(device, "cuda")) {
@@ -33,12 +37,12 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& device, 
     const auto parsed = cpu::ParseIsa(cpu_isa);
     if (!parsed) {
       return absl::InvalidArgumentError(
-          absl::StrCat("--cpu-isa ", cpu_isa, ": want auto, scalar, avx2 or avx512"));
+          absl::StrCat("--cpu-isa ", cpu_isa, ": want ", kCpuIsaChoices));
     }
-    if (*parsed > best) {
+    if (!cpu::Supports(*parsed)) {
       return absl::InvalidArgumentError(absl::StrCat("--cpu-isa ", cpu_isa,
-                                                     ": this machine supports ",
-                                                     std::string(cpu::IsaName(best)), " at most"));
+                                                     ": this machine lacks it; its best is ",
+                                                     std::string(cpu::IsaName(best))));
     }
     isa = *parsed;
   }

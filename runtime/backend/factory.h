@@ -4,15 +4,20 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "runtime/backend/backend.h"
 
 namespace millrace {
 
+// What --cpu-isa takes, in words and as a check; the machine may still lack the level.
+inline constexpr char kCpuIsaChoices[] = "auto, scalar, avx2, avx2-vnni or avx512";
+bool IsCpuIsaChoice(std::string_view cpu_isa);
+
 // `device` is auto or cpu (cuda:N: UNIMPLEMENTED in this version); `threads` 0 means the cores this
-// process may use; `cpu_isa` is auto, scalar, avx2 or avx512. INVALID_ARGUMENT naming the flag for
-// others and for a level that this machine lacks.
+// process may use; `cpu_isa` is one of kCpuIsaChoices. INVALID_ARGUMENT naming the flag for others
+// and for a level that this machine lacks.
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& device, int threads,
                                                      const std::string& cpu_isa);
 

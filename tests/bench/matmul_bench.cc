@@ -116,7 +116,7 @@ void Product(benchmark::State& state, const MatmulVariant& variant) {
 
 void Register() {
   for (const MatmulVariant& variant : MatmulVariants()) {
-    if (variant.isa > DetectIsa()) continue;
+    if (!Supports(variant.isa)) continue;
     auto* bench = benchmark::RegisterBenchmark(
         variant.name, [&variant](benchmark::State& state) { Product(state, variant); });
     bench->ArgNames({"m", "k"})->ArgsProduct({{1, 2, 4, 8, 32}, {512, 2048}})->UseRealTime();

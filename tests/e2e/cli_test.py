@@ -93,7 +93,7 @@ class CommandLine(unittest.TestCase):
     def test_every_kernel_level_of_this_machine_gives_the_same_bits(self):
         rows = {}
         with tempfile.TemporaryDirectory() as folder:
-            for level in ("scalar", "avx2", "avx512"):
+            for level in ("scalar", "avx2", "avx2-vnni", "avx512"):
                 out = pathlib.Path(folder) / level
                 done = run_cli("logits", "--model", MODEL, "--tokens", "1,872,300,40", "--out", out, "--cpu-isa", level)
                 if done.returncode != 0:

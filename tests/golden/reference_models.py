@@ -11,7 +11,10 @@ from transformers import (LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCa
 import tiny_models
 
 # Values that share a scale of the activations, by the type of the weights (docs/numerics.md).
-ACTIVATION_BLOCK = {Type.Q8_0: 32, Type.Q4_0: 32, Type.Q4_1: 32, Type.Q4_K: 256, Type.Q5_K: 256, Type.Q6_K: 256}
+ACTIVATION_BLOCK = {
+    **dict.fromkeys((Type.Q8_0, Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.IQ4_NL), 32),
+    **dict.fromkeys((Type.Q2_K, Type.Q3_K, Type.Q4_K, Type.Q5_K, Type.Q6_K, Type.IQ4_XS), 256),
+}
 
 NAMES = {  # of a layer: GGUF -> transformers
     "attn_norm.weight": "input_layernorm.weight",

@@ -64,6 +64,9 @@ MODELS = [
           scaling="yarn"),
     Model("llama-llama3", "llama", Type.F32, Type.F32, 48, 6, 3, 16, 80, tied=True, rope_base=1e4, eps=1e-5,
           scaling="llama3"),
+    Model("qwen3moe-q2_k", "qwen3moe", Type.Q2_K, Type.Q3_K, 256, 8, 2, 32, 256, tied=True, experts=4, used=2),
+    Model("qwen3-iq4_xs", "qwen3", Type.IQ4_XS, Type.IQ4_NL, 256, 4, 1, 64, 256, tied=True),
+    Model("llama-q5_0", "llama", Type.Q5_0, Type.Q5_1, 96, 4, 2, 32, 160, tied=False, rope_base=1e4, eps=1e-5),
     Model("llama-q4_1", "llama", Type.Q4_1, Type.Q8_0, 96, 4, 2, 32, 160, tied=False, rope_base=1e4, eps=1e-5),
 ]
 

@@ -38,7 +38,7 @@ inline void ExpectSameBits(std::span<const float> actual, std::span<const float>
   }
 }
 
-inline bool CanRun(cpu::Isa isa) { return isa <= cpu::DetectIsa(); }
+inline bool CanRun(cpu::Isa isa) { return cpu::Supports(isa); }
 
 }  // namespace millrace::testing
 

@@ -18,9 +18,15 @@ QUANTISED = [
     (Type.Q8_0, 34, [0], 96),
     (Type.Q4_0, 18, [0], 96),
     (Type.Q4_1, 20, [0, 2], 96),
+    (Type.Q5_0, 22, [0], 96),
+    (Type.Q5_1, 24, [0, 2], 96),
+    (Type.IQ4_NL, 18, [0], 96),
+    (Type.Q2_K, 84, [80, 82], 24),
+    (Type.Q3_K, 110, [108], 24),
     (Type.Q4_K, 144, [0, 2], 24),
     (Type.Q5_K, 176, [0, 2], 24),
     (Type.Q6_K, 210, [208], 24),
+    (Type.IQ4_XS, 136, [0], 24),
 ]
 # The ends of the range, both zeros, the largest and the smallest subnormal; the rest is random.
 EXTREMES = [65504.0, -65504.0, 0.0, -0.0, 6.0976e-5, 5.9605e-8, -5.9605e-8, 6.1035e-5]

@@ -58,8 +58,8 @@ LoadedModel MustLoad(const LoadOptions& options) {
 
 std::vector<std::string> IsaLevels() {
   std::vector<std::string> levels;
-  for (const cpu::Isa isa : {cpu::Isa::kAvx512, cpu::Isa::kAvx2, cpu::Isa::kScalar}) {
-    if (isa <= cpu::DetectIsa()) levels.emplace_back(cpu::IsaName(isa));
+  for (const cpu::Isa isa : cpu::kIsas) {
+    if (cpu::Supports(isa)) levels.emplace_back(cpu::IsaName(isa));
   }
   return levels;
 }

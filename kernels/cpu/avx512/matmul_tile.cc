@@ -1,36 +1,18 @@
-// Quantised products by tiles of 16 rows, with vpdpbusd: unsigned weights times signed activations,
-// four products a lane. Bounds of the int32 sums: scalar/matmul.cc (with Q8_0 at q + 128:
-// 32*255*127 = 1.1e6).
-#include "kernels/cpu/matmul_tile.h"
-
+// Quantised products by tiles of 16 rows, with the vpdpbusd of AVX-512 VNNI.
 #include <immintrin.h>
 
 #include "kernels/cpu/matmul_kernels.h"
+#include "kernels/cpu/matmul_vnni_body.h"
 
 namespace millrace::cpu::avx512 {
 namespace {
 
-inline __m512i BroadcastDword(const void* at) {
-  std::int32_t bits;
-  __builtin_memcpy(&bits, at, sizeof(bits));
-  return _mm512_set1_epi32(bits);
-}
-
-// What Q8_0's and Q4_0's bytes are above the value they stand for.
-template <typename Block>
-constexpr int kOffset = 0;
-template <>
-constexpr int kOffset<BlockQ8_0> = 128;
-template <>
-constexpr int kOffset<BlockQ4_0> = 8;
-
-struct Level {
+struct Registers {
   static constexpr int kRows = 16;
   static constexpr int kMaxColumns = 8;
-  static constexpr bool kPairedScales = false;
-  static constexpr bool kSignedWeights = false;
   typedef std::uint32_t U __attribute__((vector_size(64)));
   typedef std::int32_t I __attribute__((vector_size(64)));
+  using V = __m512i;
   using F = __m512;
 
   // 16 bytes from each row: out[i] gets the i-th dword of every row.
@@ -58,112 +40,56 @@ struct Level {
     return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(reinterpret_cast<__m512i>(bits)));
   }
 
-  template <typename Block, int kColumns>
-  static void MultiplySuperBlock(const SuperBlockTile<Level>& tile, const std::byte* const* x,
-                                 std::int64_t x_offset, float* acc) {
-    constexpr int kSubBlocks = BlockTraits<Block>::kSubBlocks;
-    constexpr int kSteps = 64 / kSubBlocks;
-    const ActivationQ8x256* blocks[kColumns];
-    __m512i isum[kColumns];
-#pragma GCC unroll 8
-    for (int c = 0; c < kColumns; ++c) {
-      blocks[c] = reinterpret_cast<const ActivationQ8x256*>(x[c] + x_offset);
-      isum[c] = _mm512_setzero_si512();
-    }
-    for (int s = 0; s < kSubBlocks; ++s) {
-      __m512i dot[kColumns];
-#pragma GCC unroll 8
-      for (int c = 0; c < kColumns; ++c) dot[c] = _mm512_setzero_si512();
-#pragma GCC unroll 8
-      for (int t = 0; t < kSteps; ++t) {
-        const __m512i w = _mm512_load_si512(tile.q[s * kSteps + t]);
-#pragma GCC unroll 8
-        for (int c = 0; c < kColumns; ++c) {
-          dot[c] =
-              _mm512_dpbusd_epi32(dot[c], w, BroadcastDword(blocks[c]->q + 4 * (s * kSteps + t)));
-        }
-      }
-      const __m512i scale = _mm512_load_si512(tile.scales[s]);
-#pragma GCC unroll 8
-      for (int c = 0; c < kColumns; ++c) {
-        isum[c] = _mm512_add_epi32(isum[c], _mm512_mullo_epi32(scale, dot[c]));
-      }
-    }
-    __m512i msum[kColumns];
-#pragma GCC unroll 8
-    for (int c = 0; c < kColumns; ++c) msum[c] = _mm512_setzero_si512();
-#pragma GCC unroll 8
-    for (int pair = 0; pair < 8; ++pair) {
-      const __m512i mins = _mm512_load_si512(tile.mins[pair]);
-#pragma GCC unroll 8
-      for (int c = 0; c < kColumns; ++c) {
-        msum[c] = _mm512_dpwssd_epi32(msum[c], mins, BroadcastDword(blocks[c]->sums + 2 * pair));
-      }
-    }
-#pragma GCC unroll 8
-    for (int c = 0; c < kColumns; ++c) {
-      const __m512 dx = _mm512_set1_ps(blocks[c]->scale);
-      const __m512 d = _mm512_mul_ps(_mm512_load_ps(tile.d), dx);
-      __m512 sum = _mm512_load_ps(acc + c * kRows);
-      if constexpr (kSubBlocks == 16) {
-        sum = _mm512_fmadd_ps(d, _mm512_cvtepi32_ps(_mm512_sub_epi32(isum[c], msum[c])), sum);
-      } else {
-        sum = _mm512_fmadd_ps(d, _mm512_cvtepi32_ps(isum[c]), sum);
-        const __m512 dmin = _mm512_mul_ps(_mm512_load_ps(tile.dmin), dx);
-        sum = _mm512_fnmadd_ps(dmin, _mm512_cvtepi32_ps(msum[c]), sum);
-      }
-      _mm512_store_ps(acc + c * kRows, sum);
-    }
+  // table[b] for each byte b in 0..15.
+  static U LookUp(const std::int8_t* table, U bytes) {
+    const __m128i entries = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+    return reinterpret_cast<U>(
+        _mm512_shuffle_epi8(_mm512_broadcast_i32x4(entries), reinterpret_cast<__m512i>(bytes)));
   }
 
-  template <typename Block, int kColumns>
-  static void MultiplyBlocks(const BlocksTile<Level>& tile, int count, const std::byte* const* x,
-                             std::int64_t x_offset, float* acc) {
-    __m512 sum[kColumns];
-    const ActivationQ8x32* blocks[kColumns];
-#pragma GCC unroll 8
-    for (int c = 0; c < kColumns; ++c) {
-      sum[c] = _mm512_load_ps(acc + c * kRows);
-      blocks[c] = reinterpret_cast<const ActivationQ8x32*>(x[c] + x_offset);
-    }
-    for (int b = 0; b < count; ++b) {
-      __m512i dot[kColumns];
-#pragma GCC unroll 8
-      for (int c = 0; c < kColumns; ++c) {
-        dot[c] = _mm512_set1_epi32(-kOffset<Block> * blocks[c][b].sum);
-      }
-#pragma GCC unroll 8
-      for (int t = 0; t < 8; ++t) {
-        const __m512i w = _mm512_load_si512(tile.q[8 * b + t]);
-#pragma GCC unroll 8
-        for (int c = 0; c < kColumns; ++c) {
-          dot[c] = _mm512_dpbusd_epi32(dot[c], w, BroadcastDword(blocks[c][b].q + 4 * t));
-        }
-      }
-      const __m512 d = _mm512_load_ps(tile.d[b]);
-      const __m512 m = _mm512_load_ps(tile.m[b]);
-#pragma GCC unroll 8
-      for (int c = 0; c < kColumns; ++c) {
-        const __m512 dx = _mm512_set1_ps(blocks[c][b].scale);
-        sum[c] = _mm512_fmadd_ps(_mm512_mul_ps(d, dx), _mm512_cvtepi32_ps(dot[c]), sum[c]);
-        if constexpr (sizeof(Block) == sizeof(BlockQ4_1)) {
-          const __m512 x_sum = _mm512_set1_ps(static_cast<float>(blocks[c][b].sum));
-          sum[c] = _mm512_fmadd_ps(_mm512_mul_ps(m, dx), x_sum, sum[c]);
-        }
-      }
-    }
-#pragma GCC unroll 8
-    for (int c = 0; c < kColumns; ++c) _mm512_store_ps(acc + c * kRows, sum[c]);
+  static V BroadcastDword(const void* at) {
+    std::int32_t bits;
+    __builtin_memcpy(&bits, at, sizeof(bits));
+    return _mm512_set1_epi32(bits);
   }
+  static V Load(const void* at) { return _mm512_load_si512(at); }
+  static V Set1(int value) { return _mm512_set1_epi32(value); }
+  static V Add(V a, V b) { return _mm512_add_epi32(a, b); }
+  static V Sub(V a, V b) { return _mm512_sub_epi32(a, b); }
+  static V Mul(V a, V b) { return _mm512_mullo_epi32(a, b); }
+  static V DotBytes(V sum, V w, V x) { return _mm512_dpbusd_epi32(sum, w, x); }
+  static V DotWords(V sum, V a, V b) { return _mm512_dpwssd_epi32(sum, a, b); }
+  static F ToFloats(V a) { return _mm512_cvtepi32_ps(a); }
+  static F Set1(float value) { return _mm512_set1_ps(value); }
+  static F LoadFloats(const float* at) { return _mm512_load_ps(at); }
+  static void StoreFloats(float* at, F value) { _mm512_store_ps(at, value); }
+  static F Mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  static F Fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static F NegatedFma(F a, F b, F c) { return _mm512_fnmadd_ps(a, b, c); }
 };
+
+using Level = VnniLevel<Registers>;
+
+template <typename Block>
+constexpr MatmulFn kBlocks = MatmulTiles<Level, BlocksWalk<Level, Block>>;
+template <typename Block>
+constexpr MatmulFn kSuperBlocks = MatmulTiles<Level, SuperBlockWalk<Level, Block>>;
 
 }  // namespace
 
-void MatmulQ8_0(const MatmulParams& p) { MatmulTiles<Level, BlocksWalk<Level, BlockQ8_0>>(p); }
-void MatmulQ4_0(const MatmulParams& p) { MatmulTiles<Level, BlocksWalk<Level, BlockQ4_0>>(p); }
-void MatmulQ4_1(const MatmulParams& p) { MatmulTiles<Level, BlocksWalk<Level, BlockQ4_1>>(p); }
-void MatmulQ4_K(const MatmulParams& p) { MatmulTiles<Level, SuperBlockWalk<Level, BlockQ4_K>>(p); }
-void MatmulQ5_K(const MatmulParams& p) { MatmulTiles<Level, SuperBlockWalk<Level, BlockQ5_K>>(p); }
-void MatmulQ6_K(const MatmulParams& p) { MatmulTiles<Level, SuperBlockWalk<Level, BlockQ6_K>>(p); }
+const MatmulVariant kQuantisedMatmuls[kQuantisedTypes] = {
+    {Isa::kAvx512, DType::kQ8_0, "avx512/Q8_0", kBlocks<BlockQ8_0>},
+    {Isa::kAvx512, DType::kQ4_0, "avx512/Q4_0", kBlocks<BlockQ4_0>},
+    {Isa::kAvx512, DType::kQ4_1, "avx512/Q4_1", kBlocks<BlockQ4_1>},
+    {Isa::kAvx512, DType::kQ5_0, "avx512/Q5_0", kBlocks<BlockQ5_0>},
+    {Isa::kAvx512, DType::kQ5_1, "avx512/Q5_1", kBlocks<BlockQ5_1>},
+    {Isa::kAvx512, DType::kIQ4_NL, "avx512/IQ4_NL", kBlocks<BlockIQ4_NL>},
+    {Isa::kAvx512, DType::kQ2_K, "avx512/Q2_K", kSuperBlocks<BlockQ2_K>},
+    {Isa::kAvx512, DType::kQ3_K, "avx512/Q3_K", kSuperBlocks<BlockQ3_K>},
+    {Isa::kAvx512, DType::kQ4_K, "avx512/Q4_K", kSuperBlocks<BlockQ4_K>},
+    {Isa::kAvx512, DType::kQ5_K, "avx512/Q5_K", kSuperBlocks<BlockQ5_K>},
+    {Isa::kAvx512, DType::kQ6_K, "avx512/Q6_K", kSuperBlocks<BlockQ6_K>},
+    {Isa::kAvx512, DType::kIQ4_XS, "avx512/IQ4_XS", kSuperBlocks<BlockIQ4_XS>},
+};
 
 }  // namespace millrace::cpu::avx512

@@ -12,8 +12,17 @@ namespace millrace::cpu::scalar {
 namespace {
 
 // A block of weights as integers, and its product with a block of activations. Bounds of the sums,
-// |q_x| <= 127: Q8_0 32*128*127 = 5.2e5; Q4_K 256*63*15*127 = 3.1e7, its minimums 256*63*127 =
-// 2.1e6; Q5_K 6.4e7; Q6_K 256*128*32*127 = 1.4e8 (2.7e8 before the offset). All below 2^31.
+// |q_x| <= 127: Q8_0 32*128*127 = 5.2e5; Q5_1 32*31*127 = 1.3e5; Q2_K 256*15*3*127 = 1.5e6; Q3_K
+// 256*32*4*127 = 4.2e6; Q4_K 256*63*15*127 = 3.1e7, its minimums 256*63*127 = 2.1e6; Q5_K 6.4e7;
+// Q6_K 256*128*32*127 = 1.4e8 (2.7e8 before the offset); IQ4_XS 256*32*127*127 = 1.4e8. All below
+// 2^31.
+
+template <typename Value>
+std::int32_t Dot(const Value* q, const std::int8_t* x, int count) {
+  std::int32_t isum = 0;
+  for (int i = 0; i < count; ++i) isum += q[i] * x[i];
+  return isum;
+}
 
 struct UnpackedQ8_0 {
   using Block = BlockQ8_0;
@@ -23,46 +32,79 @@ struct UnpackedQ8_0 {
 
   explicit UnpackedQ8_0(const Block& block) : d(HalfToFloat(block.d)), q(block.q) {}
   float Accumulate(const Activation& x, float acc) const {
-    std::int32_t isum = 0;
-    for (int i = 0; i < 32; ++i) isum += q[i] * x.q[i];
-    return std::fma(d * x.scale, static_cast<float>(isum), acc);
+    return std::fma(d * x.scale, static_cast<float>(Dot(q, x.q, 32)), acc);
   }
 };
 
-std::int32_t DotNibbles(const std::uint8_t* q, const std::int8_t* x) {
-  std::int32_t isum = 0;
-  for (int i = 0; i < 32; ++i) isum += q[i] * x[i];
-  return isum;
-}
+struct UnpackedIQ4_NL {
+  using Block = BlockIQ4_NL;
+  using Activation = ActivationQ8x32;
+  float d;
+  std::int8_t q[32];
 
-struct UnpackedQ4_0 {
-  using Block = BlockQ4_0;
+  explicit UnpackedIQ4_NL(const Block& block) : d(HalfToFloat(block.d)) { UnpackValues(block, q); }
+  float Accumulate(const Activation& x, float acc) const {
+    return std::fma(d * x.scale, static_cast<float>(Dot(q, x.q, 32)), acc);
+  }
+};
+
+// Q4_0 and Q5_0.
+template <typename BlockType, int kOffset>
+struct UnpackedOffset {
+  using Block = BlockType;
   using Activation = ActivationQ8x32;
   float d;
   std::uint8_t q[32];
 
-  explicit UnpackedQ4_0(const Block& block) : d(HalfToFloat(block.d)) { UnpackNibbles(block.q, q); }
+  explicit UnpackedOffset(const Block& block) : d(HalfToFloat(block.d)) { UnpackValues(block, q); }
   float Accumulate(const Activation& x, float acc) const {
-    return std::fma(d * x.scale, static_cast<float>(DotNibbles(q, x.q) - 8 * x.sum), acc);
+    return std::fma(d * x.scale, static_cast<float>(Dot(q, x.q, 32) - kOffset * x.sum), acc);
   }
 };
 
-struct UnpackedQ4_1 {
-  using Block = BlockQ4_1;
+// Q4_1 and Q5_1.
+template <typename BlockType>
+struct UnpackedMinimum {
+  using Block = BlockType;
   using Activation = ActivationQ8x32;
   float d;
   float m;
   std::uint8_t q[32];
 
-  explicit UnpackedQ4_1(const Block& block) : d(HalfToFloat(block.d)), m(HalfToFloat(block.m)) {
-    UnpackNibbles(block.q, q);
+  explicit UnpackedMinimum(const Block& block) : d(HalfToFloat(block.d)), m(HalfToFloat(block.m)) {
+    UnpackValues(block, q);
   }
   float Accumulate(const Activation& x, float acc) const {
-    acc = std::fma(d * x.scale, static_cast<float>(DotNibbles(q, x.q)), acc);
+    acc = std::fma(d * x.scale, static_cast<float>(Dot(q, x.q, 32)), acc);
     return std::fma(m * x.scale, static_cast<float>(x.sum), acc);
   }
 };
 
+struct UnpackedQ2_K {
+  using Block = BlockQ2_K;
+  using Activation = ActivationQ8x256;
+  float d;
+  float dmin;
+  const std::uint8_t* scales;
+  std::uint8_t q[256];
+
+  explicit UnpackedQ2_K(const Block& block)
+      : d(HalfToFloat(block.d)), dmin(HalfToFloat(block.dmin)), scales(block.scales) {
+    UnpackValues(block, q);
+  }
+  float Accumulate(const Activation& x, float acc) const {
+    std::int32_t isum = 0;
+    std::int32_t msum = 0;
+    for (int s = 0; s < 16; ++s) {
+      isum += (scales[s] & 0x0F) * Dot(q + 16 * s, x.q + 16 * s, 16);
+      msum += (scales[s] >> 4) * x.sums[s];
+    }
+    acc = std::fma(d * x.scale, static_cast<float>(isum), acc);
+    return std::fma(-(dmin * x.scale), static_cast<float>(msum), acc);
+  }
+};
+
+// Q4_K and Q5_K.
 template <typename BlockType>
 struct UnpackedWithMins {
   using Block = BlockType;
@@ -81,7 +123,7 @@ struct UnpackedWithMins {
     std::int32_t isum = 0;
     std::int32_t msum = 0;
     for (int s = 0; s < 8; ++s) {
-      isum += sub[s].scale * DotNibbles(q + 32 * s, x.q + 32 * s);
+      isum += sub[s].scale * Dot(q + 32 * s, x.q + 32 * s, 32);
       msum += sub[s].min * (x.sums[2 * s] + x.sums[2 * s + 1]);
     }
     acc = std::fma(d * x.scale, static_cast<float>(isum), acc);
@@ -89,23 +131,42 @@ struct UnpackedWithMins {
   }
 };
 
-struct UnpackedQ6_K {
-  using Block = BlockQ6_K;
+// Q3_K and Q6_K.
+template <typename BlockType, int kOffset>
+struct UnpackedSigned16 {
+  using Block = BlockType;
   using Activation = ActivationQ8x256;
   float d;
-  const std::int8_t* scales;
+  std::int8_t scales[16];
   std::uint8_t q[256];
 
-  explicit UnpackedQ6_K(const Block& block) : d(HalfToFloat(block.d)), scales(block.scales) {
+  explicit UnpackedSigned16(const Block& block) : d(HalfToFloat(block.d)) {
+    UnpackScales(block, scales);
     UnpackValues(block, q);
   }
   float Accumulate(const Activation& x, float acc) const {
     std::int32_t isum = 0;
     for (int s = 0; s < 16; ++s) {
-      std::int32_t dot = 0;
-      for (int i = 16 * s; i < 16 * s + 16; ++i) dot += q[i] * x.q[i];
-      isum += scales[s] * (dot - 32 * x.sums[s]);
+      isum += scales[s] * (Dot(q + 16 * s, x.q + 16 * s, 16) - kOffset * x.sums[s]);
     }
+    return std::fma(d * x.scale, static_cast<float>(isum), acc);
+  }
+};
+
+struct UnpackedIQ4_XS {
+  using Block = BlockIQ4_XS;
+  using Activation = ActivationQ8x256;
+  float d;
+  std::int8_t scales[8];
+  std::int8_t q[256];
+
+  explicit UnpackedIQ4_XS(const Block& block) : d(HalfToFloat(block.d)) {
+    UnpackScales(block, scales);
+    UnpackValues(block, q);
+  }
+  float Accumulate(const Activation& x, float acc) const {
+    std::int32_t isum = 0;
+    for (int s = 0; s < 8; ++s) isum += scales[s] * Dot(q + 32 * s, x.q + 32 * s, 32);
     return std::fma(d * x.scale, static_cast<float>(isum), acc);
   }
 };
@@ -161,7 +222,7 @@ float DotFloat(const float* w, const float* x, std::int64_t k) {
 constexpr std::int64_t kWidened = 256;
 
 template <DType kType>
-float Dot(const std::byte* w, const float* x, std::int64_t k) {
+float DotRow(const std::byte* w, const float* x, std::int64_t k) {
   if constexpr (kType == DType::kF32) return DotFloat(reinterpret_cast<const float*>(w), x, k);
   float lanes[kLanes] = {};
   float wide[kWidened];
@@ -183,20 +244,32 @@ void MatmulFloat(const MatmulParams& p) {
   for (std::int64_t j = 0; j < p.m; ++j) {
     const auto* x = reinterpret_cast<const float*>(ActivationRow(p, j));
     float* y = OutputRow(p, j);
-    for (std::int64_t i = p.n_begin; i < p.n_end; ++i) y[i] = Dot<kType>(WeightRow(p, i), x, p.k);
+    for (std::int64_t i = p.n_begin; i < p.n_end; ++i)
+      y[i] = DotRow<kType>(WeightRow(p, i), x, p.k);
   }
 }
 
 }  // namespace
 
-void MatmulF32(const MatmulParams& p) { MatmulFloat<DType::kF32>(p); }
-void MatmulF16(const MatmulParams& p) { MatmulFloat<DType::kF16>(p); }
-void MatmulBF16(const MatmulParams& p) { MatmulFloat<DType::kBF16>(p); }
-void MatmulQ8_0(const MatmulParams& p) { MatmulQuantised<UnpackedQ8_0>(p); }
-void MatmulQ4_0(const MatmulParams& p) { MatmulQuantised<UnpackedQ4_0>(p); }
-void MatmulQ4_1(const MatmulParams& p) { MatmulQuantised<UnpackedQ4_1>(p); }
-void MatmulQ4_K(const MatmulParams& p) { MatmulQuantised<UnpackedWithMins<BlockQ4_K>>(p); }
-void MatmulQ5_K(const MatmulParams& p) { MatmulQuantised<UnpackedWithMins<BlockQ5_K>>(p); }
-void MatmulQ6_K(const MatmulParams& p) { MatmulQuantised<UnpackedQ6_K>(p); }
+const MatmulVariant kFloatMatmuls[kFloatTypes] = {
+    {Isa::kScalar, DType::kF32, "scalar/F32", MatmulFloat<DType::kF32>},
+    {Isa::kScalar, DType::kF16, "scalar/F16", MatmulFloat<DType::kF16>},
+    {Isa::kScalar, DType::kBF16, "scalar/BF16", MatmulFloat<DType::kBF16>},
+};
+
+const MatmulVariant kQuantisedMatmuls[kQuantisedTypes] = {
+    {Isa::kScalar, DType::kQ8_0, "scalar/Q8_0", MatmulQuantised<UnpackedQ8_0>},
+    {Isa::kScalar, DType::kQ4_0, "scalar/Q4_0", MatmulQuantised<UnpackedOffset<BlockQ4_0, 8>>},
+    {Isa::kScalar, DType::kQ4_1, "scalar/Q4_1", MatmulQuantised<UnpackedMinimum<BlockQ4_1>>},
+    {Isa::kScalar, DType::kQ5_0, "scalar/Q5_0", MatmulQuantised<UnpackedOffset<BlockQ5_0, 16>>},
+    {Isa::kScalar, DType::kQ5_1, "scalar/Q5_1", MatmulQuantised<UnpackedMinimum<BlockQ5_1>>},
+    {Isa::kScalar, DType::kIQ4_NL, "scalar/IQ4_NL", MatmulQuantised<UnpackedIQ4_NL>},
+    {Isa::kScalar, DType::kQ2_K, "scalar/Q2_K", MatmulQuantised<UnpackedQ2_K>},
+    {Isa::kScalar, DType::kQ3_K, "scalar/Q3_K", MatmulQuantised<UnpackedSigned16<BlockQ3_K, 4>>},
+    {Isa::kScalar, DType::kQ4_K, "scalar/Q4_K", MatmulQuantised<UnpackedWithMins<BlockQ4_K>>},
+    {Isa::kScalar, DType::kQ5_K, "scalar/Q5_K", MatmulQuantised<UnpackedWithMins<BlockQ5_K>>},
+    {Isa::kScalar, DType::kQ6_K, "scalar/Q6_K", MatmulQuantised<UnpackedSigned16<BlockQ6_K, 32>>},
+    {Isa::kScalar, DType::kIQ4_XS, "scalar/IQ4_XS", MatmulQuantised<UnpackedIQ4_XS>},
+};
 
 }  // namespace millrace::cpu::scalar

@@ -104,7 +104,7 @@ const std::vector<Bad>& Cases() {
        [](GgufBuilder* b) {
          AddTensor(b, {100, 2}, 12);
        }},
-      {"'bad' has type 10 (Q2_K); supported are", [](GgufBuilder* b) { AddTensor(b, {256}, 10); },
+      {"'bad' has type 16 (IQ2_XXS); supported are", [](GgufBuilder* b) { AddTensor(b, {256}, 16); },
        kUnimplemented},
       {"'bad' has type 4294967295", [](GgufBuilder* b) { AddTensor(b, {256}, UINT32_MAX); },
        kUnimplemented},

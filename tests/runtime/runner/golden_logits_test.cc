@@ -103,10 +103,10 @@ struct Agreement {
   int clear = 0;  // positions whose margin exceeds the bound
   int clear_same_argmax = 0;
 
-  double MedianError() const {
+  double ErrorPercentile(double share) const {
     std::vector<double> sorted = errors;
     std::sort(sorted.begin(), sorted.end());
-    return sorted[sorted.size() / 2];
+    return sorted[static_cast<std::size_t>(share * static_cast<double>(sorted.size() - 1))];
   }
   // Of the cosines.
   double Percentile(double share) const {
@@ -152,7 +152,7 @@ void Report(const Golden& golden, const char* what, const Agreement& a) {
       "%-18s %-12s cosine min %.7f p10 %.7f median %.7f, argmax %d/%d, error median %.1e max "
       "%.1e\n",
       golden.name.c_str(), what, a.Percentile(0), a.Percentile(0.1), a.Percentile(0.5),
-      a.same_argmax, a.positions, a.MedianError(),
+      a.same_argmax, a.positions, a.ErrorPercentile(0.5),
       *std::max_element(a.errors.begin(), a.errors.end()));
 }
 
@@ -198,14 +198,16 @@ TEST(GoldenLogits, OfQuantisedModelsStayNearFloatActivations) {
     EXPECT_GE(a.same_argmax, a.positions * 7 / 10);
     ++models;
   }
-  EXPECT_EQ(models, 5);
+  EXPECT_EQ(models, 8);
 }
 
 // With the same rounding on both sides only float32 sums differ, by about 5e-6 (above), and where a
 // value lies that near the middle between two steps, its int8: with a probability of
 // 2 * 5e-6 * 127 / 3 = 4e-4 for a value of a third of its block's largest. So
-// - a position sees no flip in its 14 products of some hundred values more often than not, and then
-//   agrees like a float model: the median is below kFloatBound;
+// - positions before the first flip agree like a float model's, those after it may carry it in
+// their
+//   keys and values. Sequences are independent, and a difference that is no accident would show at
+//   every position: a quarter of all must be below kFloatBound;
 // - after a flip everything that follows is rounded anew: as two runs with roundings of their own,
 //   whose difference has at most twice the variance of one against none. 1 - cosine is half the
 //   relative variance, so it is at most twice that of the comparison with float activations.
@@ -218,7 +220,7 @@ TEST(GoldenLogits, OfQuantisedModelsEqualTransformersWithTheSameInt8Activations)
     const Agreement plain = CompareAll(golden, model.runner.get(), 0, 0);
     const Agreement same = CompareAll(golden, model.runner.get(), 1, kFloatBound);
     Report(golden, "int8 both", same);
-    EXPECT_LT(same.MedianError(), kFloatBound);
+    EXPECT_LT(same.ErrorPercentile(0.25), kFloatBound);
     EXPECT_LT(1 - same.Percentile(0.1), 2 * (1 - plain.Percentile(0.1)));
     EXPECT_GE(same.same_argmax, same.positions * 95 / 100);
   }
