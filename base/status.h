@@ -3,10 +3,12 @@
 #ifndef MILLRACE_BASE_STATUS_H_
 #define MILLRACE_BASE_STATUS_H_
 
+#include <string>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 
 #define MILLRACE_STATUS_CONCAT_INNER(a, b) a##b
 #define MILLRACE_STATUS_CONCAT(a, b) MILLRACE_STATUS_CONCAT_INNER(a, b)
@@ -27,5 +29,15 @@
   auto var = (expr);                                    \
   if (!var.ok()) return std::move(var).status();        \
   lhs = std::move(var).value()
+
+namespace millrace {
+
+// `status` with "CONTEXT: " in front of its message; OK stays OK.
+inline absl::Status WithContext(const std::string& context, const absl::Status& status) {
+  if (status.ok()) return status;
+  return absl::Status(status.code(), absl::StrCat(context, ": ", status.message()));
+}
+
+}  // namespace millrace
 
 #endif  // MILLRACE_BASE_STATUS_H_

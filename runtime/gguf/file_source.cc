@@ -98,9 +98,7 @@ PartOfSource::PartOfSource(std::shared_ptr<const ByteSource> whole, std::string 
 absl::Status PartOfSource::Read(std::uint64_t offset_bytes, std::span<std::byte> out) const {
   MILLRACE_CHECK(offset_bytes <= size_ && out.size() <= size_ - offset_bytes,
                  "a read stays inside its source");
-  const absl::Status status = whole_->Read(begin_ + offset_bytes, out);
-  if (status.ok()) return status;
-  return absl::Status(status.code(), absl::StrCat(what_, ": ", status.message()));
+  return WithContext(what_, whole_->Read(begin_ + offset_bytes, out));
 }
 
 }  // namespace millrace

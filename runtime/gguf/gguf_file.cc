@@ -3,6 +3,7 @@
 #include <cmath>
 #include <optional>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -10,42 +11,62 @@
 #include "runtime/gguf/file_source.h"
 #include "runtime/gguf/gguf_text.h"
 #include "runtime/gguf/header_parser.h"
+#include "runtime/gguf/header_reader.h"
+#include "runtime/gguf/split_files.h"
 
 namespace millrace {
 namespace {
 
+// One file of a model.
+struct Part {
+  std::string path;
+  std::shared_ptr<const ByteSource> bytes;
+  GgufHeader header;
+};
+
 class ParsedGgufFile final : public GgufFile {
  public:
-  ParsedGgufFile(std::string path, std::shared_ptr<const ByteSource> file, GgufHeader header)
-      : path_(std::move(path)), file_(std::move(file)), header_(std::move(header)) {
-    for (std::size_t i = 0; i < header_.metadata.size(); ++i) keys_[header_.metadata[i].first] = i;
-    for (std::size_t i = 0; i < header_.tensors.size(); ++i) names_[header_.tensors[i].name] = i;
+  // REQUIRES: at least one part, and no tensor in two of them.
+  explicit ParsedGgufFile(std::vector<Part> parts) : parts_(std::move(parts)) {
+    for (std::size_t p = 0; p < parts_.size(); ++p) {
+      paths_.push_back(parts_[p].path);
+      file_bytes_ += parts_[p].bytes->size_bytes();
+      for (GgufTensor& tensor : parts_[p].header.tensors) {
+        tensor.part = static_cast<std::uint32_t>(p);
+        tensors_.push_back(std::move(tensor));
+      }
+    }
+    for (std::size_t i = 0; i < metadata().size(); ++i) keys_[metadata()[i].first] = i;
+    for (std::size_t i = 0; i < tensors_.size(); ++i) names_[tensors_[i].name] = i;
   }
 
-  const std::string& path() const override { return path_; }
-  std::uint32_t version() const override { return header_.version; }
-  std::uint64_t file_bytes() const override { return file_->size_bytes(); }
+  const std::string& path() const override { return paths_[0]; }
+  std::span<const std::string> paths() const override { return paths_; }
+  std::uint32_t version() const override { return parts_[0].header.version; }
+  std::uint64_t file_bytes() const override { return file_bytes_; }
   std::span<const std::pair<std::string_view, GgufValue>> metadata() const override {
-    return header_.metadata;
+    return parts_[0].header.metadata;
   }
   const GgufValue* Find(std::string_view key) const override {
     const auto found = keys_.find(key);
-    return found == keys_.end() ? nullptr : &header_.metadata[found->second].second;
+    return found == keys_.end() ? nullptr : &metadata()[found->second].second;
   }
-  std::span<const GgufTensor> tensors() const override { return header_.tensors; }
+  std::span<const GgufTensor> tensors() const override { return tensors_; }
   const GgufTensor* FindTensor(std::string_view name) const override {
     const auto found = names_.find(name);
-    return found == names_.end() ? nullptr : &header_.tensors[found->second];
+    return found == names_.end() ? nullptr : &tensors_[found->second];
   }
   std::unique_ptr<ByteSource> Source(const GgufTensor& tensor) const override {
-    return std::make_unique<PartOfSource>(file_, path_ + ": tensor " + Quoted(tensor.name),
+    const Part& part = parts_[tensor.part];
+    return std::make_unique<PartOfSource>(part.bytes, part.path + ": tensor " + Quoted(tensor.name),
                                           tensor.offset_bytes, tensor.size_bytes);
   }
 
  private:
-  const std::string path_;
-  const std::shared_ptr<const ByteSource> file_;
-  const GgufHeader header_;
+  std::vector<Part> parts_;  // constant after construction, but for their tensors moved out
+  std::vector<std::string> paths_;
+  std::vector<GgufTensor> tensors_;
+  std::uint64_t file_bytes_ = 0;
   std::unordered_map<std::string_view, std::size_t> keys_;
   std::unordered_map<std::string_view, std::size_t> names_;
 };
@@ -94,26 +115,77 @@ const std::vector<T>* ArrayOf(const GgufValue& value) {
   return array == nullptr ? nullptr : std::get_if<std::vector<T>>(array);
 }
 
-absl::StatusOr<std::shared_ptr<const GgufFile>> Parse(std::shared_ptr<const ByteSource> source,
-                                                      const std::string& name) {
-  absl::StatusOr<GgufHeader> header = ParseGgufHeader(*source);
-  if (!header.ok()) {
-    return absl::Status(header.status().code(),
-                        absl::StrCat(name, ": ", header.status().message()));
+absl::StatusOr<Part> ParsePart(std::shared_ptr<const ByteSource> bytes, const std::string& path) {
+  absl::StatusOr<GgufHeader> header = ParseGgufHeader(*bytes);
+  if (!header.ok()) return WithContext(path, header.status());
+  return Part{path, std::move(bytes), *std::move(header)};
+}
+
+absl::StatusOr<Part> OpenPart(const std::string& path) {
+  MILLRACE_ASSIGN_OR_RETURN(std::shared_ptr<const ByteSource> bytes, OpenFileSource(path));
+  return ParsePart(std::move(bytes), path);
+}
+
+// A tensor that two parts have, or a number of tensors that the first part denies.
+absl::Status CheckParts(const std::vector<Part>& parts) {
+  std::unordered_set<std::string_view> names;
+  for (const Part& part : parts) {
+    for (const GgufTensor& tensor : part.header.tensors) {
+      if (names.insert(tensor.name).second) continue;
+      return WithContext(part.path, BadGguf("tensor " + Quoted(tensor.name) +
+                                            " stands in an earlier part of the model too"));
+    }
   }
-  return std::make_shared<const ParsedGgufFile>(name, std::move(source), *std::move(header));
+  const std::optional<std::uint64_t> claimed = parts[0].header.split.tensors;
+  if (!claimed || *claimed == names.size()) return absl::OkStatus();
+  return WithContext(parts[0].path,
+                     BadGguf(absl::StrCat("split.tensors.count is ", *claimed, ", but its ",
+                                          parts.size(), " files hold ", names.size(), " tensors")));
+}
+
+// Opens the parts behind the first, whose header says how many there are.
+absl::Status OpenOtherParts(std::vector<Part>* parts) {
+  const GgufSplit split = (*parts)[0].header.split;
+  const std::string first = (*parts)[0].path;
+  const auto paths = SplitFilePaths(first, split.number, split.count);
+  if (!paths.ok()) return WithContext(first, paths.status());
+  if (split.number != 0) {
+    return WithContext(first, BadGguf(absl::StrCat("part ", split.number + 1, " of a model in ",
+                                                   split.count, " files; open ", (*paths)[0])));
+  }
+  for (std::uint32_t number = 1; number < split.count; ++number) {
+    MILLRACE_ASSIGN_OR_RETURN(Part part, OpenPart((*paths)[number]));
+    const GgufSplit& found = part.header.split;
+    if (found.number != number || found.count != split.count) {
+      return WithContext(part.path, BadGguf(absl::StrCat("its keys say part ", found.number + 1,
+                                                         " of ", found.count, ", its name part ",
+                                                         number + 1, " of ", split.count)));
+    }
+    parts->push_back(std::move(part));
+  }
+  return CheckParts(*parts);
 }
 
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const GgufFile>> GgufFile::Open(const std::string& path) {
-  MILLRACE_ASSIGN_OR_RETURN(std::shared_ptr<const ByteSource> source, OpenFileSource(path));
-  return Parse(std::move(source), path);
+  std::vector<Part> parts(1);
+  MILLRACE_ASSIGN_OR_RETURN(parts[0], OpenPart(path));
+  if (parts[0].header.split.count > 1) MILLRACE_RETURN_IF_ERROR(OpenOtherParts(&parts));
+  return std::make_shared<const ParsedGgufFile>(std::move(parts));
 }
 
 absl::StatusOr<std::shared_ptr<const GgufFile>> GgufFile::FromSource(
     std::shared_ptr<const ByteSource> source, const std::string& name) {
-  return Parse(std::move(source), name);
+  std::vector<Part> parts(1);
+  MILLRACE_ASSIGN_OR_RETURN(parts[0], ParsePart(std::move(source), name));
+  const GgufSplit& split = parts[0].header.split;
+  if (split.count > 1) {
+    return WithContext(name,
+                       BadGguf(absl::StrCat("split.count is ", split.count,
+                                            "; the other files can only be found by a path")));
+  }
+  return std::make_shared<const ParsedGgufFile>(std::move(parts));
 }
 
 absl::StatusOr<std::int64_t> GgufFile::GetInt(std::string_view key, std::int64_t min,

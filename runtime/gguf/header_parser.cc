@@ -20,6 +20,9 @@ constexpr std::uint64_t kDefaultAlignment = 32;
 constexpr std::uint64_t kMinAlignment = 8;     // of the format
 constexpr std::uint64_t kMaxAlignment = 4096;  // a page; more only wastes the file
 
+// Files of a split model; the largest open models come in a few dozen.
+constexpr std::uint64_t kMaxParts = 512;
+
 absl::StatusOr<std::uint32_t> ParseVersion(HeaderReader* reader) {
   const auto magic = reader->ReadBytes(4);
   if (!magic) return reader->EndStatus("its first 4 bytes, which should be 'GGUF'");
@@ -55,15 +58,36 @@ absl::StatusOr<std::uint64_t> Alignment(const GgufMetadata& metadata) {
   return *number;
 }
 
-absl::Status RefuseSplit(const GgufMetadata& metadata) {
-  const GgufValue* value = FindValue(metadata, "split.count");
-  if (value == nullptr) return absl::OkStatus();
-  const auto* number = std::get_if<std::uint64_t>(value);
-  if (number == nullptr) return BadGguf("split.count: want an unsigned integer");
-  if (*number <= 1) return absl::OkStatus();
-  return absl::UnimplementedError(
-      absl::StrCat("GGUF: split.count is ", *number,
-                   "; split files are not supported yet, merge them into one file"));
+// An unsigned integer, or a signed one that is not negative: writers differ.
+absl::StatusOr<std::optional<std::uint64_t>> Natural(const GgufMetadata& metadata,
+                                                     std::string_view key, std::uint64_t limit) {
+  const GgufValue* value = FindValue(metadata, key);
+  if (value == nullptr) return std::nullopt;
+  std::uint64_t number = 0;
+  if (const auto* found = std::get_if<std::uint64_t>(value)) {
+    number = *found;
+  } else if (const auto* found = std::get_if<std::int64_t>(value);
+             found != nullptr && *found >= 0) {
+    number = static_cast<std::uint64_t>(*found);
+  } else {
+    return BadGguf(absl::StrCat(std::string(key), ": want an unsigned integer"));
+  }
+  if (number > limit)
+    return BadGguf(absl::StrCat(std::string(key), " is ", number, "; want at most ", limit));
+  return number;
+}
+
+absl::StatusOr<GgufSplit> ReadSplit(const GgufMetadata& metadata) {
+  GgufSplit split;
+  MILLRACE_ASSIGN_OR_RETURN(const auto count, Natural(metadata, "split.count", kMaxParts));
+  if (!count || *count <= 1) return split;
+  MILLRACE_ASSIGN_OR_RETURN(const auto number, Natural(metadata, "split.no", *count - 1));
+  if (!number)
+    return BadGguf(absl::StrCat("split.count is ", *count, ", but there is no split.no"));
+  MILLRACE_ASSIGN_OR_RETURN(split.tensors, Natural(metadata, "split.tensors.count", UINT32_MAX));
+  split.count = static_cast<std::uint32_t>(*count);
+  split.number = static_cast<std::uint32_t>(*number);
+  return split;
 }
 
 }  // namespace
@@ -79,7 +103,7 @@ absl::StatusOr<GgufHeader> ParseGgufHeader(const ByteSource& file) {
   MILLRACE_RETURN_IF_ERROR(CheckKeyCount(reader, *key_count));
   MILLRACE_RETURN_IF_ERROR(CheckTensorCount(reader, *tensor_count));
   MILLRACE_ASSIGN_OR_RETURN(header.metadata, ParseMetadata(&reader, *key_count));
-  MILLRACE_RETURN_IF_ERROR(RefuseSplit(header.metadata));
+  MILLRACE_ASSIGN_OR_RETURN(header.split, ReadSplit(header.metadata));
   MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t alignment, Alignment(header.metadata));
   MILLRACE_ASSIGN_OR_RETURN(header.tensors, ParseTensorTable(&reader, *tensor_count, alignment));
   header.bytes = reader.TakeBytes();

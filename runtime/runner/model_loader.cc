@@ -61,6 +61,15 @@ BackendLimits MakeLimits(const LoadOptions& options, const ModelConfig& config) 
   return limits;
 }
 
+// The model that a file's header describes; errors begin with the path.
+absl::StatusOr<Transformer> ReadTransformer(const GgufFile& file) {
+  auto config = ReadModelConfig(file);
+  if (!config.ok()) return WithContext(file.path(), config.status());
+  Transformer transformer(*std::move(config));
+  MILLRACE_RETURN_IF_ERROR(WithContext(file.path(), transformer.CheckTensors(file)));
+  return transformer;
+}
+
 absl::StatusOr<MemoryPlan> Plan(const LoadOptions& options, const GgufFile& file,
                                 const Transformer& model, const Backend& backend,
                                 const BackendLimits& limits) {
@@ -147,9 +156,7 @@ absl::Status CheckLoadOptions(const LoadOptions& options) {
 absl::StatusOr<ModelInspection> InspectModel(const LoadOptions& options) {
   MILLRACE_RETURN_IF_ERROR(CheckLoadOptions(options));
   MILLRACE_ASSIGN_OR_RETURN(const auto file, GgufFile::Open(options.path));
-  MILLRACE_ASSIGN_OR_RETURN(ModelConfig config, ReadModelConfig(*file));
-  const Transformer transformer(std::move(config));
-  MILLRACE_RETURN_IF_ERROR(transformer.CheckTensors(*file));
+  MILLRACE_ASSIGN_OR_RETURN(const Transformer transformer, ReadTransformer(*file));
   MILLRACE_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend,
                             MakeBackend(options.device, options.threads, options.cpu_isa));
   BackendLimits limits = MakeLimits(options, transformer.config());
@@ -175,14 +182,13 @@ absl::StatusOr<LoadedModel> LoadModel(const LoadOptions& options) {
   LoadedModel model;
   MILLRACE_ASSIGN_OR_RETURN(model.file, GgufFile::Open(options.path));
   const GgufFile& file = *model.file;
-  MILLRACE_ASSIGN_OR_RETURN(ModelConfig config, ReadModelConfig(file));
-  const Transformer transformer(std::move(config));
-  MILLRACE_RETURN_IF_ERROR(transformer.CheckTensors(file));
+  MILLRACE_ASSIGN_OR_RETURN(const Transformer transformer, ReadTransformer(file));
   MILLRACE_ASSIGN_OR_RETURN(model.tokenizer, LoadTokenizer(file));
   if (model.tokenizer->vocab_size() > static_cast<std::uint32_t>(transformer.config().vocab)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "GGUF: metadata key 'tokenizer.ggml.tokens' has ", model.tokenizer->vocab_size(),
-        " tokens; token_embd.weight has ", transformer.config().vocab, " rows"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(file.path(), ": GGUF: metadata key 'tokenizer.ggml.tokens' has ",
+                     model.tokenizer->vocab_size(), " tokens; token_embd.weight has ",
+                     transformer.config().vocab, " rows"));
   }
   MILLRACE_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend,
                             MakeBackend(options.device, options.threads, options.cpu_isa));

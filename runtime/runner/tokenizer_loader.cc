@@ -61,10 +61,12 @@ absl::StatusOr<std::vector<TokenType>> ReadTypes(const GgufFile& file) {
   std::vector<TokenType> types;
   types.reserve(values.size());
   for (const std::int64_t value : values) {
+    // Type 6, a byte token such as <0x0A>, belongs to vocabularies that are not byte-level.
     if (value < static_cast<int>(TokenType::kNormal) ||
-        value > static_cast<int>(TokenType::kByte)) {
+        value > static_cast<int>(TokenType::kUnused)) {
       return absl::InvalidArgumentError(
-          absl::StrCat(std::string(kKey), "[", types.size(), "] is ", value, "; types are 1 to 6"));
+          absl::StrCat(std::string(kKey), "[", types.size(), "] is ", value,
+                       "; the types of tokens of a byte-level vocabulary are 1 to 5"));
     }
     types.push_back(static_cast<TokenType>(value));
   }
@@ -96,9 +98,7 @@ absl::Status ReadSpecialTokens(const GgufFile& file, TokenizerSpec* spec) {
   return absl::OkStatus();
 }
 
-}  // namespace
-
-absl::StatusOr<std::shared_ptr<const Tokenizer>> LoadTokenizer(const GgufFile& file) {
+absl::StatusOr<TokenizerSpec> ReadSpec(const GgufFile& file) {
   TokenizerSpec spec;
   MILLRACE_RETURN_IF_ERROR(CheckModel(file));
   MILLRACE_ASSIGN_OR_RETURN(spec.pre, ReadPre(file));
@@ -106,8 +106,17 @@ absl::StatusOr<std::shared_ptr<const Tokenizer>> LoadTokenizer(const GgufFile& f
   MILLRACE_ASSIGN_OR_RETURN(spec.types, ReadTypes(file));
   MILLRACE_ASSIGN_OR_RETURN(spec.merges, ReadStrings(file, "tokenizer.ggml.merges"));
   MILLRACE_RETURN_IF_ERROR(ReadSpecialTokens(file, &spec));
-  MILLRACE_ASSIGN_OR_RETURN(auto tokenizer, Tokenizer::Create(std::move(spec)));
-  return std::shared_ptr<const Tokenizer>(std::move(tokenizer));
+  return spec;
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<const Tokenizer>> LoadTokenizer(const GgufFile& file) {
+  auto spec = ReadSpec(file);
+  if (!spec.ok()) return WithContext(file.path(), spec.status());
+  auto tokenizer = Tokenizer::Create(*std::move(spec));
+  if (!tokenizer.ok()) return WithContext(file.path(), tokenizer.status());
+  return std::shared_ptr<const Tokenizer>(*std::move(tokenizer));
 }
 
 }  // namespace millrace

@@ -25,7 +25,6 @@ enum class TokenType : std::uint8_t {
   kControl = 3,      // special: only parsed on request, no text when special tokens are skipped
   kUserDefined = 4,  // <think>, <tool_call>: parsed anywhere, always text
   kUnused = 5,
-  kByte = 6,
 };
 
 // What a tokenizer is built from: the `tokenizer.ggml.*` keys of a file, copied out of it.

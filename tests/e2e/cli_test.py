@@ -3,10 +3,16 @@ import json
 import os
 import pathlib
 import struct
+import sys
 import tempfile
 import unittest
 
-from harness import MODEL, Server, generate_in_process, main, run_cli
+import numpy
+
+from harness import MODEL, ROOT, Server, generate_in_process, main, run_cli
+
+sys.path.insert(0, str(ROOT / "tests/golden"))
+import tiny_models  # noqa: E402
 
 COMMANDS = ["serve", "generate", "logits", "tokenize", "inspect", "bench", "client", "loadgen"]
 
@@ -102,6 +108,32 @@ class CommandLine(unittest.TestCase):
                 rows[level] = out.read_bytes()
         self.assertGreater(len(rows), 1)
         self.assertEqual(len(set(rows.values())), 1, list(rows))
+
+    def test_a_split_model_is_one_model(self):
+        model = next(m for m in tiny_models.MODELS if m.name == "qwen3moe-f32")
+        weights = tiny_models.make_weights(model, numpy.random.default_rng(1))
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            tiny_models.write_gguf(folder / "whole.gguf", model, weights)
+            tiny_models.write_gguf(folder / "parts.gguf", model, weights, split_max_tensors=9)
+            parts = sorted(folder.glob("parts-*-of-*.gguf"))
+            self.assertEqual(len(parts), (len(weights) + 8) // 9)
+            rows = []
+            for path in (folder / "whole.gguf", parts[0]):
+                out = folder / "logits"
+                done = run_cli("logits", "--model", path, "--tokens", "5,9,200,40", "--out", out)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                rows.append(out.read_bytes())
+            self.assertEqual(rows[0], rows[1])
+            done = run_cli("inspect", parts[0])
+            self.assertEqual(done.returncode, 0, done.stderr)
+            done = run_cli("inspect", parts[1])
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(f"open {parts[0]}", done.stderr)
+            parts[2].unlink()
+            done = run_cli("inspect", parts[0])
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(f"{parts[2]}: No such file", done.stderr)
 
     def test_inspect_tells_what_a_file_is(self):
         done = run_cli("inspect", MODEL, "--json")

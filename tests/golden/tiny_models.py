@@ -187,8 +187,9 @@ def write_metadata(writer, m):
     writer.add_add_bos_token(False)
 
 
-def write_gguf(path, model, weights):
-    writer = gguf.GGUFWriter(path, model.arch)
+def write_gguf(path, model, weights, split_max_tensors=0):
+    """One file at `path`, or several of so many tensors each: NAME-00001-of-0000N.gguf."""
+    writer = gguf.GGUFWriter(path, model.arch, split_max_tensors=split_max_tensors)
     write_metadata(writer, model)
     for name, weight in weights.items():
         writer.add_tensor(name, weight.data, raw_dtype=weight.kind)

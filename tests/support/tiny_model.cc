@@ -93,7 +93,7 @@ void WriteVocabulary(std::int64_t vocab, GgufBuilder* builder) {
 GgufBuilder BuildTinyModel(const TinyModel& model) {
   Writer writer(model);
   WriteKeys(model, &writer);
-  WriteVocabulary(model.vocab, &writer.builder());
+  if (!model.no_vocabulary) WriteVocabulary(model.vocab, &writer.builder());
   writer.Tensor("token_embd.weight", {model.vocab, model.hidden});
   for (std::int64_t i = 0; i < model.layers; ++i) {
     WriteLayer(model, "blk." + std::to_string(i) + ".", &writer);

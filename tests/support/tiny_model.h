@@ -26,7 +26,8 @@ struct TinyModel {
   std::int64_t used = 2;
   std::int64_t vocab = 8;
   bool tied = false;
-  std::string without;  // a key (without the architecture) or tensor that is left out
+  bool no_vocabulary = false;  // `add` writes one, or none is there
+  std::string without;         // a key (without the architecture) or tensor that is left out
   std::function<void(GgufBuilder*)> add;  // more keys and tensors
   std::function<void(std::string_view, std::vector<std::int64_t>*)> reshape;  // of each tensor
 };

@@ -77,8 +77,8 @@ const std::vector<Bad>& Cases() {
       {"general.alignment is 8192",
        [](GgufBuilder* b) { b->Add("general.alignment", std::uint32_t{8192}); }},
       {"general.alignment: want", [](GgufBuilder* b) { b->Add("general.alignment", "32"); }},
-      {"split.count is 2", [](GgufBuilder* b) { b->Add("split.count", std::uint16_t{2}); },
-       kUnimplemented},
+      {"split.count is 2, but there is no split.no",
+       [](GgufBuilder* b) { b->Add("split.count", std::uint16_t{2}); }},
       {"tensor 'bad' has 0 dimensions", [](GgufBuilder* b) { AddTensor(b, {}); }},
       {"tensor 'bad' has 5 dimensions",
        [](GgufBuilder* b) {
@@ -104,8 +104,8 @@ const std::vector<Bad>& Cases() {
        [](GgufBuilder* b) {
          AddTensor(b, {100, 2}, 12);
        }},
-      {"'bad' has type 16 (IQ2_XXS); supported are", [](GgufBuilder* b) { AddTensor(b, {256}, 16); },
-       kUnimplemented},
+      {"'bad' has type 16 (IQ2_XXS); supported are",
+       [](GgufBuilder* b) { AddTensor(b, {256}, 16); }, kUnimplemented},
       {"'bad' has type 4294967295", [](GgufBuilder* b) { AddTensor(b, {256}, UINT32_MAX); },
        kUnimplemented},
       {"offset 1 is no multiple of the alignment",
