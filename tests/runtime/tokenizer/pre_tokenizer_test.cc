@@ -28,6 +28,11 @@ std::vector<std::string> SmolLm(std::string_view text) {
   return Words(PreTokenizer::kSmolLm, text);
 }
 
+std::vector<std::string> LlamaBpe(std::string_view text) {
+  return Words(PreTokenizer::kLlamaBpe, text);
+}
+std::vector<std::string> Gpt2(std::string_view text) { return Words(PreTokenizer::kGpt2, text); }
+
 TEST(PreTokenizer, LetsOneCharacterLeadAWordOfQwen2) {
   EXPECT_THAT(Qwen2("a b\tc.d\ne"), ElementsAre("a", " b", "\tc", ".d", "\n", "e"));
   EXPECT_THAT(Qwen2("\u00a0x  y"), ElementsAre("\u00a0x", " ", " y"));
@@ -59,12 +64,20 @@ TEST(PreTokenizer, KeepsNewlinesWithWhatQwen2PutsThemTo) {
   EXPECT_THAT(SmolLm("a!\n\n b"), ElementsAre("a", "!", "\n\n", " b"));
 }
 
+TEST(PreTokenizer, TakesUpToThreeDigitsForLlamaAndAnyNumberForGpt2) {
+  EXPECT_THAT(LlamaBpe("12345 67a²"), ElementsAre("123", "45", " ", "67", "a", "²"));
+  EXPECT_THAT(LlamaBpe("!1 IT'S\n\n x"), ElementsAre("!", "1", " IT", "'S", "\n\n", " x"));
+  EXPECT_THAT(Gpt2("12345 67a²"), ElementsAre("12345", " 67", "a", "²"));
+  EXPECT_THAT(Gpt2("a  1\t2 IT'S it's"),
+              ElementsAre("a", " ", " 1", "\t", "2", " IT", "'", "S", " it", "'s"));
+}
+
 TEST(PreTokenizer, DoesNotTakeTheMongolianVowelSeparatorForSpace) {
   EXPECT_THAT(Qwen2(" \u180e!"), ElementsAre(" \u180e!"));
 }
 
 TEST(PreTokenizer, NamesWhatItDoesNotKnow) {
-  const auto found = FindPreTokenizer("llama-bpe");
+  const auto found = FindPreTokenizer("tekken");
   ASSERT_FALSE(found.ok());
   EXPECT_EQ(found.status().code(), absl::StatusCode::kUnimplemented);
 }

@@ -120,7 +120,8 @@ TEST_P(TokenizerLimits, EncodesAMebibyteOfEachPatternOnASmallStackInLinearTime) 
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(EachPreTokenizer, TokenizerLimits, ::testing::Values("qwen2", "smollm"));
+INSTANTIATE_TEST_SUITE_P(EachPreTokenizer, TokenizerLimits,
+                         ::testing::Values("qwen2", "smollm", "llama-bpe", "gpt-2"));
 
 }  // namespace
 }  // namespace millrace

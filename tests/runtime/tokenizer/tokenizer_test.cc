@@ -42,6 +42,8 @@ void ExpectRefused(TokenizerSpec spec, absl::StatusCode code, std::string_view w
 TEST(Tokenizer, EqualsHuggingFaceOnTheCommittedVectors) {
   const auto qwen2 = OwnTokenizer("qwen2");
   const auto smollm = OwnTokenizer("smollm");
+  const auto llama = OwnTokenizer("llama-bpe");
+  const auto gpt2 = OwnTokenizer("gpt-2");
   std::ifstream file("tests/golden/tokenizer/vectors.jsonl");
   int count = 0;
   for (std::string line; std::getline(file, line); ++count) {
@@ -51,8 +53,26 @@ TEST(Tokenizer, EqualsHuggingFaceOnTheCommittedVectors) {
     EXPECT_EQ(qwen2->Encode(text, kParse), vector["qwen2"].get<Ids>());
     EXPECT_EQ(qwen2->Encode(text, kPlain), vector["qwen2_plain"].get<Ids>());
     EXPECT_EQ(smollm->Encode(text, kParse), vector["smollm"].get<Ids>());
+    EXPECT_EQ(llama->Encode(text, kParse), vector["llama-bpe"].get<Ids>());
+    EXPECT_EQ(gpt2->Encode(text, kParse), vector["gpt-2"].get<Ids>());
   }
   EXPECT_EQ(count, 300);
+}
+
+// Llama 3's vocabulary has words that its merges do not reach.
+TEST(Tokenizer, TakesAWholeWordBeforeItsMergesForLlamaOnly) {
+  TokenizerSpec spec;
+  spec.tokens = {"a", "b", "c", "ab", "abc", "<|begin|>"};
+  spec.types.assign(5, TokenType::kNormal);
+  spec.types.push_back(TokenType::kControl);
+  spec.merges = {"a b"};
+  spec.bos = 5;
+  spec.pre = "gpt-2";
+  EXPECT_THAT((*Tokenizer::Create(spec))->Encode("abc", {}), ElementsAre(3, 2));
+  spec.pre = "llama-bpe";  // which also begins with its begin token where the file does not say
+  EXPECT_THAT((*Tokenizer::Create(spec))->Encode("abc", {}), ElementsAre(5, 4));
+  spec.add_bos = false;
+  EXPECT_THAT((*Tokenizer::Create(spec))->Encode("abc abcc", {}), ElementsAre(4, 3, 2, 2));
 }
 
 TEST(Tokenizer, EncodesNothingAsNothing) {
@@ -198,8 +218,9 @@ TEST(Tokenizer, RefusesWhatIsWrongByTheNameOfItsKey) {
     spoil(&spec);
     ExpectRefused(std::move(spec), code, what);
   };
-  refused([](auto* s) { s->pre = "llama-bpe"; }, StatusCode::kUnimplemented, "'llama-bpe'");
-  refused([](auto* s) { s->pre = "gpt-2"; }, StatusCode::kUnimplemented, "qwen2 and smollm");
+  refused([](auto* s) { s->pre = "tekken"; }, StatusCode::kUnimplemented, "'tekken'");
+  refused([](auto* s) { s->pre = "tekken"; }, StatusCode::kUnimplemented,
+          "qwen2, smollm, llama-bpe and gpt-2");
   refused([](auto* s) { s->types.pop_back(); }, StatusCode::kInvalidArgument, "token_type");
   refused([](auto* s) { s->bos = 1000; }, StatusCode::kInvalidArgument, "bos_token_id");
   refused([](auto* s) { s->eos = 4000000000; }, StatusCode::kInvalidArgument, "eos_token_id");
