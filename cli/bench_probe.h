@@ -2,6 +2,7 @@
 #ifndef MILLRACE_CLI_BENCH_PROBE_H_
 #define MILLRACE_CLI_BENCH_PROBE_H_
 
+#include <cstdint>
 #include <string>
 #include <utility>
 
@@ -20,6 +21,9 @@ struct ProbeResult {
 std::pair<int, std::string> BackendInUse(const LoadOptions& options);
 
 ProbeResult ProbeMachine(int threads, const std::string& isa);
+
+// Its first figure alone, in GB/s; reads less than 1 GiB where `available_bytes` calls for it.
+double MeasureReadRate(int threads, std::int64_t available_bytes);
 
 }  // namespace millrace::cli
 

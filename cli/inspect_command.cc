@@ -1,9 +1,11 @@
-// `millrace inspect`: what a model file is and what it needs, without reading a tensor.
+// `millrace inspect`: what a model file is, whether this machine can serve it and how fast at most;
+// reads tensors only to verify them.
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <cstdio>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -14,9 +16,12 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "base/status.h"
+#include "cli/bench_probe.h"
 #include "cli/cli_util.h"
 #include "cli/commands.h"
 #include "runtime/runner/model_loader.h"
+#include "runtime/runner/verify_model.h"
+#include "runtime/tokenizer/chat_template.h"
 
 namespace millrace::cli {
 namespace {
@@ -26,6 +31,9 @@ constexpr char kName[] = "inspect";
 // Values are shown whole up to here; vocabularies and templates are cut.
 constexpr std::size_t kShownElements = 8;
 constexpr std::size_t kShownBytes = 100;
+
+// Weights of a token that a server's caches may hold from step to step.
+constexpr std::uint64_t kCachedBytes = std::uint64_t{128} << 20;
 
 struct TypeTotal {
   int tensors = 0;
@@ -95,6 +103,56 @@ nlohmann::ordered_json TensorsJson(const GgufFile& file) {
   return out;
 }
 
+// What else a person wants to know of a file before serving it.
+struct Findings {
+  std::string vocabulary;     // "4096 tokens", or why it cannot be used
+  std::string chat_template;  // "runs", "none", or why it is refused
+  double read_gb_per_second = 0;
+  // Of one sequence, by reading each weight that a token uses once and nothing else; absent where
+  // caches hold so few of them that memory is no limit.
+  std::optional<double> most_tokens_per_second;
+  std::optional<VerifyReport> verified;
+};
+
+std::string ChatTemplateText(const GgufFile& file) {
+  if (file.Find("tokenizer.chat_template") == nullptr) return "none; raw prompts only";
+  const auto source = file.GetString("tokenizer.chat_template");
+  if (!source.ok()) return std::string(source.status().message());
+  const auto parsed = ChatTemplate::Parse(*source, "", "");
+  if (parsed.ok()) return "runs";
+  return absl::StrCat("refused, raw prompts only: ", std::string(parsed.status().message()));
+}
+
+absl::StatusOr<Findings> Find(const LoadOptions& options, const ModelInspection& model,
+                              bool verify) {
+  Findings found;
+  const auto tokenizer = LoadTokenizer(*model.file);
+  found.vocabulary = tokenizer.ok() ? absl::StrCat((*tokenizer)->vocab_size(), " tokens")
+                                    : std::string(tokenizer.status().message());
+  found.chat_template = ChatTemplateText(*model.file);
+  const int threads = BackendInUse(options).first;
+  found.read_gb_per_second = MeasureReadRate(threads, model.available_bytes);
+  if (model.weight_bytes_per_token > kCachedBytes) {
+    found.most_tokens_per_second =
+        found.read_gb_per_second * 1e9 / static_cast<double>(model.weight_bytes_per_token);
+  }
+  if (verify) {
+    ProgressBar bar("verifying");
+    const auto progress = [&bar](std::uint64_t done, std::uint64_t all) { bar.Update(done, all); };
+    MILLRACE_ASSIGN_OR_RETURN(found.verified, VerifyModel(*model.file, threads, progress));
+  }
+  return found;
+}
+
+nlohmann::ordered_json VerifyJson(const VerifyReport& report) {
+  nlohmann::ordered_json out = {{"ok", report.faults.empty()}, {"faults", report.faults}};
+  for (const VerifiedFile& file : report.files) {
+    out["files"].push_back(
+        {{"path", file.path}, {"bytes", file.size_bytes}, {"sha256", file.sha256}});
+  }
+  return out;
+}
+
 nlohmann::ordered_json MemoryJson(const ModelInspection& model) {
   nlohmann::ordered_json out = {{"available_bytes", model.available_bytes},
                                 {"fits", model.memory_plan.ok()}};
@@ -104,7 +162,7 @@ nlohmann::ordered_json MemoryJson(const ModelInspection& model) {
   return out;
 }
 
-void PrintJson(const ModelInspection& model, bool tensors) {
+void PrintJson(const ModelInspection& model, const Findings& found, bool tensors) {
   const ModelFacts& facts = model.facts;
   nlohmann::ordered_json out = {
       {"path", model.file->path()},
@@ -131,6 +189,15 @@ void PrintJson(const ModelInspection& model, bool tensors) {
   }
   if (tensors) out["tensors"] = TensorsJson(*model.file);
   out["memory"] = MemoryJson(model);
+  out["vocabulary"] = found.vocabulary;
+  out["chat_template"] = found.chat_template;
+  out["decode"] = {{"weight_bytes_per_token", model.weight_bytes_per_token},
+                   {"read_gb_per_second", found.read_gb_per_second},
+                   {"most_tokens_per_second", nullptr}};
+  if (found.most_tokens_per_second) {
+    out["decode"]["most_tokens_per_second"] = *found.most_tokens_per_second;
+  }
+  if (found.verified) out["verify"] = VerifyJson(*found.verified);
   // A file's strings need not be UTF-8.
   std::puts(out.dump(1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
 }
@@ -149,7 +216,7 @@ std::string Sized(std::uint64_t bytes) {
                                 : absl::StrFormat("%.2f MB", static_cast<double>(bytes) / 1e6);
 }
 
-void PrintSummary(const ModelInspection& model) {
+void PrintSummary(const ModelInspection& model, const Findings& found) {
   const ModelFacts& facts = model.facts;
   PrintLine("name", facts.name);
   PrintLine("architecture", facts.architecture);
@@ -163,17 +230,33 @@ void PrintSummary(const ModelInspection& model) {
     absl::StrAppend(&shape, ", ", facts.experts_per_token, " of ", facts.experts, " experts");
   }
   PrintLine("shape", shape);
-  PrintLine("vocabulary", absl::StrCat(facts.vocab_size, " tokens"));
+  PrintLine("vocabulary", found.vocabulary);
+  PrintLine("chat template", found.chat_template);
   PrintLine("context", absl::StrCat(model.trained_context, " tokens, trained"));
   PrintLine("KV cache", absl::StrCat(model.kv_bytes_per_token_f16, " bytes a token in f16, ",
                                      model.kv_bytes_per_token_f32, " in f32"));
   PrintLine("this machine", model.memory_plan.ok()
-                                ? *model.memory_plan
-                                : std::string(model.memory_plan.status().message()));
+                                ? absl::StrCat("fits: ", *model.memory_plan)
+                                : absl::StrCat("does not fit: ",
+                                               std::string(model.memory_plan.status().message())));
+  const std::string reads =
+      absl::StrFormat("%s of weights a token, %.1f GB/s read here",
+                      Sized(model.weight_bytes_per_token), found.read_gb_per_second);
+  PrintLine("decoding", found.most_tokens_per_second
+                            ? absl::StrFormat("at most %.1f tokens/s for one sequence (%s); "
+                                              "sequences in a batch share reads",
+                                              *found.most_tokens_per_second, reads)
+                            : absl::StrCat("limited by the caches, not by memory (", reads, ")"));
+  if (!found.verified) return;
+  for (const VerifiedFile& file : found.verified->files) {
+    PrintLine("sha256", absl::StrCat(file.sha256, "  ", file.path));
+  }
+  PrintLine("weights", found.verified->faults.empty() ? "all finite numbers"
+                                                      : "NOT all finite numbers, see below");
 }
 
-void PrintText(const ModelInspection& model, bool tensors) {
-  PrintSummary(model);
+void PrintText(const ModelInspection& model, const Findings& found, bool tensors) {
+  PrintSummary(model, found);
   std::printf("\n%-8s %8s %12s\n", "type", "tensors", "bytes");
   for (const auto& [type, total] : TotalsByType(*model.file)) {
     std::printf("%-8s %8d %12s\n", type.c_str(), total.tensors, Sized(total.bytes).c_str());
@@ -205,17 +288,21 @@ int RunInspect(int argc, char** argv) {
   app.add_option("FILE", options.path, "The GGUF file")->required();
   app.add_flag("--json", json, "Prints one JSON object");
   app.add_flag("--tensors", tensors, "Lists every tensor");
-  app.add_flag("--verify", verify, "not built yet in this version");
+  app.add_flag("--verify", verify,
+               "Reads every byte: the SHA-256 of each file, and whether all weights are finite");
   if (const auto code = ParseFlags(&app, argc, argv)) return *code;
-  if (verify) return Fail(kName, "--verify: not built yet in this version", 2);
   const absl::StatusOr<ModelInspection> model = InspectModel(options);
   if (!model.ok()) return Fail(kName, model.status());
+  const absl::StatusOr<Findings> found = Find(options, *model, verify);
+  if (!found.ok()) return Fail(kName, found.status());
   if (json) {
-    PrintJson(*model, tensors);
+    PrintJson(*model, *found, tensors);
   } else {
-    PrintText(*model, tensors);
+    PrintText(*model, *found, tensors);
   }
-  return 0;
+  if (!found->verified || found->verified->faults.empty()) return 0;
+  for (const std::string& fault : found->verified->faults) Fail(kName, fault);
+  return 1;
 }
 
 }  // namespace millrace::cli

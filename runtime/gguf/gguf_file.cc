@@ -61,6 +61,9 @@ class ParsedGgufFile final : public GgufFile {
     return std::make_unique<PartOfSource>(part.bytes, part.path + ": tensor " + Quoted(tensor.name),
                                           tensor.offset_bytes, tensor.size_bytes);
   }
+  std::shared_ptr<const ByteSource> PartSource(std::size_t part) const override {
+    return parts_[part].bytes;
+  }
 
  private:
   std::vector<Part> parts_;  // constant after construction, but for their tensors moved out

@@ -68,6 +68,8 @@ class GgufFile {
   virtual const GgufTensor* FindTensor(std::string_view name) const = 0;
   // The bytes of one of tensors(). Reads go through pread and drop the page cache behind them.
   virtual std::unique_ptr<ByteSource> Source(const GgufTensor& tensor) const = 0;
+  // All bytes of the file paths()[part].
+  virtual std::shared_ptr<const ByteSource> PartSource(std::size_t part) const = 0;
 
   // Typed access. A wrong type or a value out of range is INVALID_ARGUMENT that names the key, what
   // it is and what was wanted; an absent key is NOT_FOUND.

@@ -186,16 +186,31 @@ std::uint64_t Transformer::NumParameters(const GgufFile& file) const {
   return SumTensors(file, Tensors(), NumValues);
 }
 
+std::uint64_t Transformer::Active(const TensorSpec& spec, std::uint64_t whole) const {
+  const bool experts = spec.shape.size() == 3;
+  if (!experts) return whole;
+  return whole / static_cast<std::uint64_t>(config_.experts) *
+         static_cast<std::uint64_t>(config_.experts_per_token);
+}
+
 std::uint64_t Transformer::NumActiveParameters(const GgufFile& file) const {
   std::uint64_t sum = 0;
   for (const TensorSpec& spec : Tensors()) {
     const GgufTensor* found = file.FindTensor(spec.name);
+    if (found != nullptr) sum += Active(spec, NumValues(*found));
+  }
+  return sum;
+}
+
+std::uint64_t Transformer::WeightBytesPerToken(const GgufFile& file) const {
+  const bool tied = file.FindTensor(tensor::kOutput) == nullptr;
+  std::uint64_t sum = 0;
+  for (const TensorSpec& spec : Tensors()) {
+    const GgufTensor* found = file.FindTensor(spec.name);
     if (found == nullptr) continue;
-    const std::uint64_t n = NumValues(*found);
-    const bool experts = spec.shape.size() == 3;
-    sum += experts ? n / static_cast<std::uint64_t>(config_.experts) *
-                         static_cast<std::uint64_t>(config_.experts_per_token)
-                   : n;
+    const bool one_row = spec.name == tensor::kTokenEmbedding && !tied;
+    sum += one_row ? found->size_bytes / static_cast<std::uint64_t>(found->shape[0])
+                   : Active(spec, found->size_bytes);
   }
   return sum;
 }

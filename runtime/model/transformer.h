@@ -52,8 +52,14 @@ class Transformer {
   // Values of all weights, and of those that one token uses.
   std::uint64_t NumParameters(const GgufFile& file) const;
   std::uint64_t NumActiveParameters(const GgufFile& file) const;
+  // Bytes of weights that a step of one sequence reads: every matrix once, of experts the chosen
+  // ones, of the embedding one row unless it is the head too.
+  std::uint64_t WeightBytesPerToken(const GgufFile& file) const;
 
  private:
+  // The share of `whole` of a tensor that one token uses.
+  std::uint64_t Active(const TensorSpec& spec, std::uint64_t whole) const;
+
   const ModelConfig config_;
 };
 

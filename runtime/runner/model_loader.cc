@@ -173,6 +173,7 @@ absl::StatusOr<ModelInspection> InspectModel(const LoadOptions& options) {
   out.trained_context = static_cast<std::uint32_t>(transformer.config().context_length);
   out.kv_bytes_per_token_f16 = KvBytesPerToken(limits.kv, KvDType::kF16);
   out.kv_bytes_per_token_f32 = KvBytesPerToken(limits.kv, KvDType::kF32);
+  out.weight_bytes_per_token = transformer.WeightBytesPerToken(*file);
   out.available_bytes = AvailableMemoryBytes();
   return out;
 }

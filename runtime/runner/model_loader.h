@@ -77,8 +77,9 @@ struct ModelInspection {
   std::uint32_t trained_context = 0;
   std::uint64_t kv_bytes_per_token_f16 = 0;
   std::uint64_t kv_bytes_per_token_f32 = 0;
-  std::int64_t available_bytes = 0;         // on this machine now
-  absl::StatusOr<std::string> memory_plan;  // the line, or why it does not fit
+  std::uint64_t weight_bytes_per_token = 0;  // read for a step of one sequence
+  std::int64_t available_bytes = 0;          // on this machine now
+  absl::StatusOr<std::string> memory_plan;   // the line, or why it does not fit
 };
 
 absl::StatusOr<ModelInspection> InspectModel(const LoadOptions& options);

@@ -1,4 +1,5 @@
 """The command line as a person meets it: help, exit codes, one-line errors."""
+import hashlib
 import json
 import os
 import pathlib
@@ -139,6 +140,32 @@ class CommandLine(unittest.TestCase):
         done = run_cli("inspect", MODEL, "--json")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("qwen3moe", json.dumps(json.loads(done.stdout)))
+
+    def test_inspect_says_whether_the_machine_can_serve_it_and_how_fast(self):
+        found = json.loads(run_cli("inspect", MODEL, "--json").stdout)
+        self.assertTrue(found["memory"]["fits"])
+        self.assertEqual(found["memory"]["context_length"], found["context_length"])
+        self.assertEqual(found["chat_template"], "runs")
+        # All but the experts that a token does not use and the rows of the embedding but one.
+        decode = found["decode"]
+        self.assertLess(decode["weight_bytes_per_token"], found["file_bytes"] / 2)
+        self.assertGreater(decode["weight_bytes_per_token"], found["file_bytes"] / 4)
+        self.assertGreater(decode["read_gb_per_second"], 0.1)
+        self.assertNotIn("verify", found)
+
+    def test_inspect_verifies_every_byte(self):
+        done = run_cli("inspect", MODEL, "--verify", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        found = json.loads(done.stdout)["verify"]
+        self.assertTrue(found["ok"])
+        content = MODEL.read_bytes()
+        self.assertEqual(found["files"][0]["sha256"], hashlib.sha256(content).hexdigest())
+        with tempfile.TemporaryDirectory() as folder:
+            broken = pathlib.Path(folder) / "broken.gguf"
+            broken.write_bytes(content[:-64 * 1024] + b"\xff" * 64 * 1024)
+            done = run_cli("inspect", broken, "--verify")
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("is no finite number", done.stderr)
 
     def test_tokenize_goes_both_ways(self):
         ids = run_cli("tokenize", "--model", MODEL, input='"Once upon a time"\n')
