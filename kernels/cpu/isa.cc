@@ -11,20 +11,27 @@ namespace {
 constexpr std::array<std::string_view, kIsas.size()> kNames = {"scalar", "avx2", "avx2-vnni",
                                                                "avx512"};
 
-// The compiler's builtin also asks whether the operating system saves the wide registers.
-bool HasAvx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("f16c");
-}
-
-// GCC 12 knows no name for it: CPUID leaf 7, sub-leaf 1, bit 4 of EAX. It needs no state of its own
-// beside AVX's.
-bool HasAvxVnni() {
+struct Cpuid {
   unsigned int eax = 0;
   unsigned int ebx = 0;
   unsigned int ecx = 0;
   unsigned int edx = 0;
-  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & (1U << 4)) != 0;
+};
+
+// Zeros for a leaf that the machine does not have.
+Cpuid CpuidLeaf(unsigned int leaf, unsigned int sub_leaf) {
+  Cpuid out;
+  if (__get_cpuid_count(leaf, sub_leaf, &out.eax, &out.ebx, &out.ecx, &out.edx) == 0) return {};
+  return out;
+}
+
+// Compilers of 2022 know no names for these two; they need no state beside AVX's.
+bool HasF16c() { return (CpuidLeaf(1, 0).ecx & (1U << 29)) != 0; }
+bool HasAvxVnni() { return (CpuidLeaf(7, 1).eax & (1U << 4)) != 0; }
+
+// The compiler's builtin also asks whether the operating system saves the wide registers.
+bool HasAvx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && HasF16c();
 }
 
 bool HasAvx512() {

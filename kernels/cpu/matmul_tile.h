@@ -23,10 +23,6 @@
 namespace millrace::cpu {
 namespace {
 
-// Columns whose accumulators and activations are kept close while a tile is in the first-level
-// cache: 128 columns of 256 values are 37 KB of activations and 8 KB of accumulators.
-constexpr int kColumnBlock = 128;
-
 // Calls f with the number of columns as a constant: groups of V::kMaxColumns, then the rest.
 template <int kColumns, typename Function>
 inline void CallWithColumns(int columns, int at, const Function& f) {
@@ -126,6 +122,9 @@ struct BlocksWalk {
 
 template <typename V, typename Walk>
 void MatmulTiles(const MatmulParams& p) {
+  // Columns whose accumulators and activations are kept close while a tile is in the first-level
+  // cache: 128 columns of 256 values are 37 KB of activations and 8 KB of accumulators.
+  constexpr int kColumnBlock = 128;
   alignas(64) float acc[kColumnBlock * V::kRows];
   const std::byte* x[kColumnBlock];
   for (std::int64_t j0 = 0; j0 < p.m; j0 += kColumnBlock) {

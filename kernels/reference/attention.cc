@@ -41,8 +41,10 @@ AttentionResult Attention(std::span<const float> q, std::span<const float> keys,
 
 double AttentionErrorFactor(std::int64_t head_dim, std::int64_t context, double max_score) {
   constexpr double kUnit = 0x1p-24;
-  const auto chunks = static_cast<double>((head_dim + 15) / 16);
-  const auto partitions = static_cast<double>((context + 255) / 256);
+  const std::int64_t whole_chunks = (head_dim + 15) / 16;
+  const std::int64_t whole_partitions = (context + 255) / 256;
+  const auto chunks = static_cast<double>(whole_chunks);
+  const auto partitions = static_cast<double>(whole_partitions);
   const double shift = 2.0 * max_score + 2.0;  // of a difference of scores and its exp
   const double weight = (chunks + 5.0) * max_score + shift;
   const double merge = partitions * (shift + 2.0);

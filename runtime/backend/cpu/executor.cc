@@ -185,8 +185,8 @@ void Executor::AppendToken(std::int64_t token, std::int32_t sequence, const KvLa
   const std::int32_t position = input_->positions[static_cast<std::size_t>(token)];
   const std::int32_t block_size = limits_.kv.block_size;
   const std::int32_t first = input_->block_table_start[static_cast<std::size_t>(sequence)];
-  const std::int32_t block =
-      input_->block_table[static_cast<std::size_t>(first + position / block_size)];
+  const std::int32_t entry = first + position / block_size;
+  const std::int32_t block = input_->block_table[static_cast<std::size_t>(entry)];
   for (std::int32_t head = 0; head < dims_.num_kv_heads; ++head) {
     const std::int64_t row = (token * dims_.num_kv_heads + head) * dims_.head_dim;
     attention_.append(kv, block, head, position % block_size, buffers_->k + row, buffers_->v + row);

@@ -20,7 +20,6 @@ using testing::ForwardAlone;
 using testing::Iota;
 using testing::Logits;
 using testing::MustLoad;
-using testing::Row;
 using testing::RunStep;
 using testing::SameBits;
 using testing::Tokens;

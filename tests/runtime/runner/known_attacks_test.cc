@@ -156,9 +156,9 @@ std::vector<Attack> HeaderAttacks() {
                                  .bytes = std::string(32, '\0')});
        }},
       {"CVE-2025-47277, CVE-2024-50050: a pickle given as a model", "does not begin with 'GGUF'",
-       [] { return std::string("\x80\x04\x95\x10\0\0\0\0\0\0\0cos\nsystem\n.", 26); }},
+       [] { return std::string("\x80\x04\x95\x10") + std::string(7, '\0') + "cos\nsystem\n."; }},
       {"CVE-2025-32434: a zip of pickles given as a model", "does not begin with 'GGUF'",
-       [] { return std::string("PK\x03\x04\x14\0\0\0archive/data.pkl", 24); }},
+       [] { return std::string("PK\x03\x04\x14") + std::string(25, '\0') + "archive/data.pkl"; }},
   };
 }
 
