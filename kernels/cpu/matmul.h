@@ -37,6 +37,8 @@ struct MatmulParams {
   float* y = nullptr;                    // [*][y_stride]
   std::int64_t y_stride = 0;             // floats between rows of y
   const std::int32_t* y_rows = nullptr;  // [m] row of y for each column; null: 0, 1, 2, ...
+  // Weights that the same thread reads next, so that they are asked for in time; null: unknown.
+  const std::byte* next_w = nullptr;
 };
 
 using MatmulFn = void (*)(const MatmulParams&);

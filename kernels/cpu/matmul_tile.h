@@ -43,16 +43,13 @@ inline void ForColumnGroups(int columns, const Function& f) {
 // not exceed what a core can have under way. Rows are short (a KB or two), so the hardware's own
 // prefetcher keeps losing the thread; a tile's rows together are one stream. A prefetch past the
 // end of the weights is harmless.
-template <typename V>
 class NextTile {
  public:
-  // `tile` is the first row of this tile; it is read in `units`, each of them for `columns`.
-  NextTile(const std::byte* tile, std::int64_t w_row_bytes, std::int64_t units, int columns)
-      : at_(reinterpret_cast<std::uintptr_t>(tile) + Bytes(w_row_bytes)),
-        end_(at_ + Bytes(w_row_bytes)) {
-    const std::int64_t steps = units * (2 + columns / V::kMaxColumns);
-    share_ = steps > 0 ? Bytes(w_row_bytes) / static_cast<std::uintptr_t>(steps) + 1 : 0;
-  }
+  // The next tile is the `bytes` at `next`, or unknown (null); this one is read in `steps`.
+  NextTile(const std::byte* next, std::int64_t bytes, std::int64_t steps)
+      : at_(reinterpret_cast<std::uintptr_t>(next)),
+        end_(next == nullptr ? at_ : at_ + static_cast<std::uintptr_t>(bytes)),
+        share_(static_cast<std::uintptr_t>(steps > 0 ? bytes / steps + 1 : 0)) {}
 
   void Prefetch() {
     const std::uintptr_t until = at_ + share_ < end_ ? at_ + share_ : end_;
@@ -60,14 +57,17 @@ class NextTile {
   }
 
  private:
-  static std::uintptr_t Bytes(std::int64_t w_row_bytes) {
-    return static_cast<std::uintptr_t>(V::kRows * w_row_bytes);
-  }
-
   std::uintptr_t at_;
   std::uintptr_t end_;
   std::uintptr_t share_;
 };
+
+// Of a tile that is read in `units`, each of them for `columns`.
+template <typename V>
+inline NextTile NextTileOf(const std::byte* next, std::int64_t w_row_bytes, std::int64_t units,
+                           int columns) {
+  return NextTile(next, V::kRows * w_row_bytes, units * (2 + columns / V::kMaxColumns));
+}
 
 // A K-quant: one tile a super-block.
 template <typename V, typename Block>
@@ -75,9 +75,9 @@ struct SuperBlockWalk {
   static constexpr int kGroup = V::kMaxColumns;
 
   static void Rows(const std::byte* const* rows, const std::byte* const* x, int columns,
-                   const MatmulParams& p, float* acc) {
+                   const MatmulParams& p, const std::byte* next_rows, float* acc) {
     SuperBlockTile<V> tile;
-    NextTile<V> next(rows[0], p.w_row_bytes, p.k / 256, columns);
+    NextTile next = NextTileOf<V>(next_rows, p.w_row_bytes, p.k / 256, columns);
     for (std::int64_t b = 0; b < p.k / 256; ++b) {
       const std::int64_t offset = b * static_cast<std::int64_t>(sizeof(Block));
       next.Prefetch();
@@ -99,9 +99,9 @@ struct BlocksWalk {
   static constexpr int kGroup = V::kMaxColumns;
 
   static void Rows(const std::byte* const* rows, const std::byte* const* x, int columns,
-                   const MatmulParams& p, float* acc) {
+                   const MatmulParams& p, const std::byte* next_rows, float* acc) {
     BlocksTile<V> tile;
-    NextTile<V> next(rows[0], p.w_row_bytes, (p.k / 32 + 7) / 8, columns);
+    NextTile next = NextTileOf<V>(next_rows, p.w_row_bytes, (p.k / 32 + 7) / 8, columns);
     for (std::int64_t b = 0; b < p.k / 32; b += 8) {
       const int count = static_cast<int>(p.k / 32 - b < 8 ? p.k / 32 - b : 8);
       next.Prefetch();
@@ -136,7 +136,9 @@ void MatmulTiles(const MatmulParams& p) {
       const std::byte* rows[V::kRows];
       for (int r = 0; r < V::kRows; ++r) rows[r] = WeightRow(p, i0 + (r < count ? r : count - 1));
       __builtin_memset(acc, 0, sizeof(float) * static_cast<std::size_t>(columns * V::kRows));
-      Walk::Rows(rows, x, columns, p, acc);
+      const bool last = i0 + V::kRows >= p.n_end;
+      const std::byte* next = last ? p.next_w : WeightRow(p, i0 + V::kRows);
+      Walk::Rows(rows, x, columns, p, next, acc);
       for (int c = 0; c < columns; ++c) {
         __builtin_memcpy(OutputRow(p, j0 + c) + i0, acc + c * V::kRows,
                          sizeof(float) * static_cast<std::size_t>(count));

@@ -60,6 +60,22 @@ void Executor::ParallelFor(std::int64_t count, F&& task) {
   });
 }
 
+template <typename F>
+void Executor::ParallelForAhead(std::int64_t count, F&& task) {
+  if (count == 1) {
+    task(std::int64_t{0}, std::int64_t{-1});
+    return;
+  }
+  cursor_.Reset();
+  pool_->Run([&](int) {
+    for (std::int64_t i = cursor_.Next(); i < count;) {
+      const std::int64_t next = cursor_.Next();
+      task(i, next < count ? next : -1);
+      i = next;
+    }
+  });
+}
+
 void Executor::Run(const Program& program, const StepInput& input,
                    std::span<const std::int32_t> token_ids, StepOutput* output) {
   input_ = &input;
@@ -127,7 +143,11 @@ void Executor::Multiply(std::span<const Product> products, std::int64_t m) {
       tasks[count++] = {&product, begin, std::min(begin + slice, product.weight->rows)};
     }
   }
-  ParallelFor(static_cast<std::int64_t>(count), [&](std::int64_t i, int) {
+  const auto weights_of = [&](std::int64_t i) {
+    const Task& task = tasks[static_cast<std::size_t>(i)];
+    return task.product->weight->bytes.data() + task.begin * task.product->weight->row_bytes;
+  };
+  ParallelForAhead(static_cast<std::int64_t>(count), [&](std::int64_t i, std::int64_t next) {
     const auto& [product, begin, end] = tasks[static_cast<std::size_t>(i)];
     const Weight& weight = *product->weight;
     const ActivationFormat format = Info(weight.dtype).activation;
@@ -142,6 +162,7 @@ void Executor::Multiply(std::span<const Product> products, std::int64_t m) {
     params.m = m;
     params.y = product->y;
     params.y_stride = weight.rows;
+    params.next_w = next < 0 ? nullptr : weights_of(next);
     matmul(weight.dtype)(params);
     if (product->bias == nullptr) return;
     for (std::int64_t row = 0; row < m; ++row) {
@@ -316,7 +337,7 @@ void Executor::operator()(const NormRouterStage& stage) {
 }
 
 void Executor::GateUpTask(const FeedForward& ffn, const MoePlan::Group& group, std::int64_t begin,
-                          std::int64_t end) {
+                          std::int64_t end, const std::byte* next_w) {
   const Weight* const sides[] = {ffn.gate, ffn.up};
   float* const outputs[] = {buffers_->gate, buffers_->up};
   for (int side = 0; side < 2; ++side) {
@@ -334,6 +355,7 @@ void Executor::GateUpTask(const FeedForward& ffn, const MoePlan::Group& group, s
     params.m = group.count;
     params.y = outputs[side] + std::int64_t{group.begin} * dims_.ffn;
     params.y_stride = dims_.ffn;
+    params.next_w = side == 0 ? ffn.up->expert(group.expert) + begin * ffn.up->row_bytes : next_w;
     matmul(weight.dtype)(params);
   }
   const ActivationFormat format = Info(ffn.down->dtype).activation;
@@ -348,7 +370,7 @@ void Executor::GateUpTask(const FeedForward& ffn, const MoePlan::Group& group, s
 }
 
 void Executor::DownTask(const Weight& down, const MoePlan::Group& group, std::int64_t begin,
-                        std::int64_t end) {
+                        std::int64_t end, const std::byte* next_w) {
   const ActivationFormat format = Info(down.dtype).activation;
   MatmulParams params;
   params.w = down.expert(group.expert);
@@ -363,27 +385,37 @@ void Executor::DownTask(const Weight& down, const MoePlan::Group& group, std::in
   params.y = buffers_->down;
   params.y_stride = dims_.hidden;
   params.y_rows = plan_.slots.data() + group.begin;
+  params.next_w = next_w;
   matmul(down.dtype)(params);
 }
 
 void Executor::RunFeedForward(const FeedForward& ffn) {
   const auto groups = static_cast<std::int64_t>(plan_.groups.size());
-  const std::int64_t ffn_slices = CeilDivide(dims_.ffn, kFfnSlice);
-  ParallelFor(groups * ffn_slices, [&](std::int64_t i, int) {
-    const std::int64_t begin = i % ffn_slices * kFfnSlice;
-    GateUpTask(ffn, plan_.groups[static_cast<std::size_t>(i / ffn_slices)], begin,
-               std::min<std::int64_t>(begin + kFfnSlice, dims_.ffn));
-  });
+  // Task i is a slice of group i / slices.
+  const auto run = [&](const Weight& first_read, std::int64_t rows, std::int64_t slice,
+                       auto&& task) {
+    const std::int64_t slices = CeilDivide(rows, slice);
+    const auto group_of = [&](std::int64_t i) -> const MoePlan::Group& {
+      return plan_.groups[static_cast<std::size_t>(i / slices)];
+    };
+    ParallelForAhead(groups * slices, [&](std::int64_t i, std::int64_t next) {
+      const std::byte* next_w = next < 0 ? nullptr
+                                         : first_read.expert(group_of(next).expert) +
+                                               next % slices * slice * first_read.row_bytes;
+      const std::int64_t begin = i % slices * slice;
+      task(group_of(i), begin, std::min(begin + slice, rows), next_w);
+    });
+  };
+  run(*ffn.gate, dims_.ffn, kFfnSlice,
+      [&](const MoePlan::Group& group, std::int64_t begin, std::int64_t end,
+          const std::byte* next_w) { GateUpTask(ffn, group, begin, end, next_w); });
   const std::int64_t parts =
       std::clamp<std::int64_t>(CeilDivide(pool_->threads() * kTasksPerWorker, groups), 1,
                                CeilDivide(dims_.hidden, kMinTaskRows));
   const std::int64_t slice = CeilDivide(CeilDivide(dims_.hidden, parts), kTile) * kTile;
-  const std::int64_t down_slices = CeilDivide(dims_.hidden, slice);
-  ParallelFor(groups * down_slices, [&](std::int64_t i, int) {
-    const std::int64_t begin = i % down_slices * slice;
-    DownTask(*ffn.down, plan_.groups[static_cast<std::size_t>(i / down_slices)], begin,
-             std::min<std::int64_t>(begin + slice, dims_.hidden));
-  });
+  run(*ffn.down, dims_.hidden, slice,
+      [&](const MoePlan::Group& group, std::int64_t begin, std::int64_t end,
+          const std::byte* next_w) { DownTask(*ffn.down, group, begin, end, next_w); });
 }
 
 void Executor::operator()(const ExpertsStage& stage) {

@@ -59,6 +59,10 @@ class Executor {
   // Calls task(i, worker) for i in [0, count), handed out in order.
   template <typename F>
   void ParallelFor(std::int64_t count, F&& task);
+  // The same for tasks that read weights: task(i, next), where `next` is what this worker does
+  // after it, -1 for nothing. A worker takes a task one ahead so that it can ask for its weights.
+  template <typename F>
+  void ParallelForAhead(std::int64_t count, F&& task);
 
   // normed[i] = norm(x[rows(i)]), then its forms in every format that `readers` read.
   void NormAndQuantise(const float* x, const std::int32_t* rows, std::int64_t m, WeightId norm,
@@ -81,10 +85,11 @@ class Executor {
   };
   // gate, up and SwiGLU of rows grouped by expert, then down into `down[slot]`.
   void RunFeedForward(const FeedForward& ffn);
+  // A slice of one expert's output features; `next_w` as MatmulParams has it.
   void GateUpTask(const FeedForward& ffn, const MoePlan::Group& group, std::int64_t begin,
-                  std::int64_t end);
+                  std::int64_t end, const std::byte* next_w);
   void DownTask(const Weight& down, const MoePlan::Group& group, std::int64_t begin,
-                std::int64_t end);
+                std::int64_t end, const std::byte* next_w);
 
   MatmulFn matmul(DType dtype) const { return matmul_[static_cast<std::size_t>(dtype)]; }
   std::int64_t num_tokens() const { return static_cast<std::int64_t>(input_->positions.size()); }
