@@ -7,6 +7,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
@@ -34,6 +35,8 @@ struct Options {
   std::vector<std::int32_t> batch = {1, 8, 32};
   std::vector<std::int32_t> depth = {0};
   int repeat = 3;
+  std::string kv_dtype = "f16";
+  bool same_tokens = false;
   bool probe = false;
   bool json = false;
 };
@@ -56,7 +59,8 @@ Rate Summarise(std::vector<double> rates) {
 // Sequences at fixed places of the cache: sequence s has the blocks from s * blocks_each on.
 class BenchRun {
  public:
-  BenchRun(ModelRunner* runner, std::int32_t sequences) : runner_(runner), sequences_(sequences) {
+  BenchRun(ModelRunner* runner, std::int32_t sequences, bool same_tokens)
+      : runner_(runner), sequences_(sequences), same_tokens_(same_tokens) {
     blocks_each_ = runner->info().num_kv_blocks / sequences;
   }
 
@@ -96,7 +100,7 @@ class BenchRun {
            ForwardBatch* batch) {
     std::uniform_int_distribution<std::int32_t> token(0, runner_->info().vocab - 1);
     for (std::int32_t i = 0; i < count; ++i) {
-      batch->token_ids.push_back(token(rng_));
+      batch->token_ids.push_back(same_tokens_ ? 0 : token(rng_));
       batch->positions.push_back(begin + i);
     }
     batch->query_start.push_back(batch->num_tokens());
@@ -119,13 +123,14 @@ class BenchRun {
 
   ModelRunner* const runner_;
   const std::int32_t sequences_;
+  const bool same_tokens_;
   std::int32_t blocks_each_ = 0;
   std::mt19937 rng_{7};  // the same tokens every time: experts are chosen by them
 };
 
 absl::StatusOr<Row> MeasurePrefill(ModelRunner* runner, const Options& options, std::int32_t tokens,
                                    std::int32_t depth) {
-  BenchRun run(runner, 1);
+  BenchRun run(runner, 1, options.same_tokens);
   if (tokens + depth > run.positions_each()) {
     return absl::InvalidArgumentError(
         absl::StrCat("--prefill ", tokens, " at --depth ", depth, " does not fit"));
@@ -143,7 +148,7 @@ absl::StatusOr<Row> MeasurePrefill(ModelRunner* runner, const Options& options, 
 
 absl::StatusOr<Row> MeasureDecode(ModelRunner* runner, const Options& options, std::int32_t tokens,
                                   std::int32_t batch, std::int32_t depth) {
-  BenchRun run(runner, batch);
+  BenchRun run(runner, batch, options.same_tokens);
   if (tokens + depth + 1 > run.positions_each() || batch > runner->info().max_step_seqs) {
     return absl::InvalidArgumentError(
         absl::StrCat("--decode ", tokens, " of --batch ", batch, " at --depth ", depth,
@@ -275,10 +280,19 @@ int RunBench(int argc, char** argv) {
   app.add_option("--threads", options.load.threads,
                  "Worker threads; 0: the physical cores the cgroup allows");
   app.add_option("--cpu-isa", options.load.cpu_isa, kCpuIsaChoices);
+  app.add_option("--kv-dtype", options.kv_dtype, kKvDTypeChoices)->capture_default_str();
+  app.add_flag("--same-tokens", options.same_tokens,
+               "Token 0 everywhere, so that a batch shares its experts; default: random tokens");
   app.add_flag("--probe", options.probe,
                "Also measures the read bandwidth and the int8 rate of the machine");
   app.add_flag("--json", options.json, "Prints a JSON list");
   if (const auto code = ParseFlags(&app, argc, argv)) return *code;
+  const std::optional<KvDType> kv_dtype = ParseKvDType(options.kv_dtype);
+  if (!kv_dtype) {
+    return Fail(kName, absl::StrCat("--kv-dtype ", options.kv_dtype, ": want ", kKvDTypeChoices),
+                2);
+  }
+  options.load.kv_dtype = *kv_dtype;
   const auto none = [](const std::vector<std::int32_t>& values) {
     return std::all_of(values.begin(), values.end(), [](std::int32_t n) { return n == 0; });
   };

@@ -164,23 +164,24 @@ nlohmann::ordered_json MemoryJson(const ModelInspection& model) {
 
 void PrintJson(const ModelInspection& model, const Findings& found, bool tensors) {
   const ModelFacts& facts = model.facts;
-  nlohmann::ordered_json out = {
-      {"path", model.file->path()},
-      {"gguf_version", model.file->version()},
-      {"name", facts.name},
-      {"architecture", facts.architecture},
-      {"quantisation", facts.quantisation},
-      {"file_bytes", facts.file_bytes},
-      {"parameters", facts.parameters},
-      {"active_parameters", facts.active_parameters},
-      {"layers", facts.layers},
-      {"hidden", facts.hidden},
-      {"experts", facts.experts},
-      {"experts_per_token", facts.experts_per_token},
-      {"vocab_size", facts.vocab_size},
-      {"context_length", model.trained_context},
-      {"kv_bytes_per_token",
-       {{"f16", model.kv_bytes_per_token_f16}, {"f32", model.kv_bytes_per_token_f32}}}};
+  nlohmann::ordered_json out = {{"path", model.file->path()},
+                                {"gguf_version", model.file->version()},
+                                {"name", facts.name},
+                                {"architecture", facts.architecture},
+                                {"quantisation", facts.quantisation},
+                                {"file_bytes", facts.file_bytes},
+                                {"parameters", facts.parameters},
+                                {"active_parameters", facts.active_parameters},
+                                {"layers", facts.layers},
+                                {"hidden", facts.hidden},
+                                {"experts", facts.experts},
+                                {"experts_per_token", facts.experts_per_token},
+                                {"vocab_size", facts.vocab_size},
+                                {"context_length", model.trained_context},
+                                {"kv_bytes_per_token",
+                                 {{"f16", model.kv_bytes_per_token_f16},
+                                  {"q8_0", model.kv_bytes_per_token_q8_0},
+                                  {"f32", model.kv_bytes_per_token_f32}}}};
   for (const auto& [type, total] : TotalsByType(*model.file)) {
     out["tensor_types"][type] = {{"tensors", total.tensors}, {"bytes", total.bytes}};
   }
@@ -233,8 +234,12 @@ void PrintSummary(const ModelInspection& model, const Findings& found) {
   PrintLine("vocabulary", found.vocabulary);
   PrintLine("chat template", found.chat_template);
   PrintLine("context", absl::StrCat(model.trained_context, " tokens, trained"));
-  PrintLine("KV cache", absl::StrCat(model.kv_bytes_per_token_f16, " bytes a token in f16, ",
-                                     model.kv_bytes_per_token_f32, " in f32"));
+  std::string kv = absl::StrCat(model.kv_bytes_per_token_f16, " bytes a token in f16, ",
+                                model.kv_bytes_per_token_f32, " in f32");
+  if (model.kv_bytes_per_token_q8_0 > 0) {
+    absl::StrAppend(&kv, ", ", model.kv_bytes_per_token_q8_0, " in q8_0");
+  }
+  PrintLine("KV cache", kv);
   PrintLine("this machine", model.memory_plan.ok()
                                 ? absl::StrCat("fits: ", *model.memory_plan)
                                 : absl::StrCat("does not fit: ",

@@ -48,7 +48,8 @@ void AddModelFlags(CLI::App* app, ServeOptions* options, Raw* raw) {
   app->add_option("--ctx", raw->context,
                   "Context in tokens; auto: the model's, or what memory holds")
       ->capture_default_str();
-  app->add_option("--kv-dtype", raw->kv_dtype, "Type of the KV cache: f16 or f32")
+  app->add_option("--kv-dtype", raw->kv_dtype,
+                  "Type of the KV cache: f16, f32 or q8_0 (half the memory of f16)")
       ->capture_default_str();
   app->add_option("--block-size", options->load.block_size,
                   "Tokens in a block of the KV cache: 16, 32 or 64")
@@ -113,7 +114,7 @@ absl::Status RefuseLaterFlags(const ServeOptions& options, const Raw& raw) {
   for (std::size_t i = 0; i < kLaterFlags.size(); ++i) {
     if (!raw.later[i].empty()) return later(kLaterFlags[i]);
   }
-  if (raw.kv_dtype == "q8_0" || raw.kv_dtype == "fp8") return later("--kv-dtype " + raw.kv_dtype);
+  if (raw.kv_dtype == "fp8") return later("--kv-dtype fp8");
   if (options.load.device.substr(0, 4) == "cuda") return later("--device " + options.load.device);
   return absl::OkStatus();
 }
@@ -177,10 +178,9 @@ absl::Status Resolve(const Raw& raw, ServeOptions* options) {
   MILLRACE_ASSIGN_OR_RETURN(options->load.context, ParseAmount("--ctx", raw.context, false));
   MILLRACE_ASSIGN_OR_RETURN(options->load.kv_cache_bytes,
                             ParseAmount("--kv-cache-bytes", raw.kv_cache_bytes, true));
-  if (raw.kv_dtype != "f16" && raw.kv_dtype != "f32") {
-    return Wrong("--kv-dtype", raw.kv_dtype, "f16 or f32");
-  }
-  options->load.kv_dtype = raw.kv_dtype == "f32" ? KvDType::kF32 : KvDType::kF16;
+  const std::optional<KvDType> kv_dtype = ParseKvDType(raw.kv_dtype);
+  if (!kv_dtype) return Wrong("--kv-dtype", raw.kv_dtype, "f16, f32 or q8_0");
+  options->load.kv_dtype = *kv_dtype;
   MILLRACE_ASSIGN_OR_RETURN(options->scheduler.itl_target,
                             ParseTime("--itl-target", raw.itl_target_ms, 1e-3));
   MILLRACE_ASSIGN_OR_RETURN(options->drain, ParseTime("--drain-seconds", raw.drain_seconds, 1));

@@ -10,14 +10,20 @@ constexpr AttentionVariant kVariants[] = {
      avx512::AttentionMerge},
     {Isa::kAvx512, KvDType::kF32, "avx512/F32", avx512::KvAppendF32, avx512::AttentionPartialF32,
      avx512::AttentionMerge},
+    {Isa::kAvx512, KvDType::kQ8_0, "avx512/Q8_0", avx512::KvAppendQ8_0,
+     avx512::AttentionPartialQ8_0, avx512::AttentionMerge},
     {Isa::kAvx2, KvDType::kF16, "avx2/F16", avx2::KvAppendF16, avx2::AttentionPartialF16,
      avx2::AttentionMerge},
     {Isa::kAvx2, KvDType::kF32, "avx2/F32", avx2::KvAppendF32, avx2::AttentionPartialF32,
+     avx2::AttentionMerge},
+    {Isa::kAvx2, KvDType::kQ8_0, "avx2/Q8_0", avx2::KvAppendQ8_0, avx2::AttentionPartialQ8_0,
      avx2::AttentionMerge},
     {Isa::kScalar, KvDType::kF16, "scalar/F16", scalar::KvAppendF16, scalar::AttentionPartialF16,
      scalar::AttentionMerge},
     {Isa::kScalar, KvDType::kF32, "scalar/F32", scalar::KvAppendF32, scalar::AttentionPartialF32,
      scalar::AttentionMerge},
+    {Isa::kScalar, KvDType::kQ8_0, "scalar/Q8_0", scalar::KvAppendQ8_0,
+     scalar::AttentionPartialQ8_0, scalar::AttentionMerge},
 };
 
 }  // namespace
@@ -28,7 +34,7 @@ const AttentionVariant& SelectAttention(KvDType dtype, Isa isa) {
   for (const AttentionVariant& variant : kVariants) {
     if (variant.dtype == dtype && variant.isa <= isa) return variant;
   }
-  __builtin_unreachable();  // the table ends with scalar entries for both types
+  __builtin_unreachable();  // the table ends with scalar entries for every type
 }
 
 }  // namespace millrace::cpu

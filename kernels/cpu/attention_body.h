@@ -12,6 +12,7 @@
 
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/exp_body.h"
+#include "kernels/kv_quantize.h"
 #include "kernels/quant_blocks.h"
 
 namespace millrace::cpu {
@@ -64,16 +65,36 @@ void WidenRow(const T* row, int n, int dim, float* out) {
   for (; i < dim; i += 16) L::Store(out + i, L::Set1(0.0F));
 }
 
+template <typename L>
+void WidenRow(const BlockQ8_0* row, int n, int dim, float* out) {
+  int i = 0;
+  for (; i < n; i += 32) {
+    const BlockQ8_0& block = row[i / 32];
+    const typename L::Reg d = L::SetHalf(block.d);
+    L::Store(out + i, L::Mul(L::LoadInt8(block.q), d));
+    L::Store(out + i + 16, L::Mul(L::LoadInt8(block.q + 16), d));
+  }
+  for (; i < dim; i += 16) L::Store(out + i, L::Set1(0.0F));
+}
+
+// Writes a row of `n` values in the cache's type.
+template <typename L, typename T>
+void StoreRow(const float* row, int n, T* out) {
+  for (int i = 0; i < n; i += 16) {
+    StoreElements<L>(out + i, n - i, LoadElements<L>(row + i, n - i));
+  }
+}
+template <typename L>
+void StoreRow(const float* row, int n, BlockQ8_0* out) {
+  QuantizeKvRow(row, n, out);
+}
+
 template <typename L, typename T>
 void AppendRow(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
                const float* key, const float* value) {
-  const int n = kv.layout.head_dim;
-  T* keys = reinterpret_cast<T*>(kv.keys(block, head)) + std::int64_t{slot} * n;
-  T* values = reinterpret_cast<T*>(kv.values(block, head)) + std::int64_t{slot} * n;
-  for (int i = 0; i < n; i += 16) {
-    StoreElements<L>(keys + i, n - i, LoadElements<L>(key + i, n - i));
-    StoreElements<L>(values + i, n - i, LoadElements<L>(value + i, n - i));
-  }
+  const std::int64_t at = slot * kv.layout.row_bytes();
+  StoreRow<L>(key, kv.layout.head_dim, reinterpret_cast<T*>(kv.keys(block, head) + at));
+  StoreRow<L>(value, kv.layout.head_dim, reinterpret_cast<T*>(kv.values(block, head) + at));
 }
 
 // Copies the batch's queries and works out what each of them sees.
@@ -100,11 +121,12 @@ void LoadTile(const AttentionPartialParams& p, int begin, int count, AttentionSc
     const int slot = position % block_size;
     const std::int32_t block = p.block_table[position / block_size];
     const std::byte* rows = kValues ? p.kv.values(block, p.kv_head) : p.kv.keys(block, p.kv_head);
-    const T* row = reinterpret_cast<const T*>(rows) + std::int64_t{slot} * s->head_dim;
     const int left = count - done;
     const int run = block_size - slot < left ? block_size - slot : left;
     for (int i = 0; i < run; ++i) {
-      WidenRow<L>(row + i * s->head_dim, s->head_dim, s->dim, s->tile + (done + i) * s->dim);
+      const std::byte* row = rows + (slot + i) * p.kv.layout.row_bytes();
+      WidenRow<L>(reinterpret_cast<const T*>(row), s->head_dim, s->dim,
+                  s->tile + (done + i) * s->dim);
     }
     done += run;
   }

@@ -48,6 +48,12 @@ struct LanesAvx2 {
     for (int i = 0; i < 16; ++i) lanes[i] = i < n ? p[i] : std::uint16_t{0};
     return LoadHalf(lanes);
   }
+  static Reg LoadInt8(const std::int8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
+  }
+  static Reg SetHalf(std::uint16_t half) { return Set1(_cvtsh_ss(half)); }
   static void StoreHalf(std::uint16_t* p, const Reg& a) {
     __m128i* halves = reinterpret_cast<__m128i*>(p);
     _mm_storeu_si128(halves, _mm256_cvtps_ph(a.lo, _MM_FROUND_TO_NEAREST_INT));

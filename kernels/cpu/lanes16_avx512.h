@@ -32,6 +32,11 @@ struct LanesAvx512 {
   static Reg LoadHalfTail(const std::uint16_t* p, int n) {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(Mask(n), p));
   }
+  static Reg LoadInt8(const std::int8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+  }
+  static Reg SetHalf(std::uint16_t half) { return Set1(_cvtsh_ss(half)); }
   static void StoreHalf(std::uint16_t* p, Reg a) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), ToHalf(a));
   }

@@ -51,6 +51,13 @@ struct LanesScalar {
     for (int i = 0; i < n; ++i) r.lane[i] = HalfToFloat(p[i]);
     return r;
   }
+  // 16 integers, widened; and one half in every lane.
+  static Reg LoadInt8(const std::int8_t* p) {
+    Reg r;
+    for (int i = 0; i < 16; ++i) r.lane[i] = static_cast<float>(p[i]);
+    return r;
+  }
+  static Reg SetHalf(std::uint16_t half) { return Set1(HalfToFloat(half)); }
   static void StoreHalf(std::uint16_t* p, const Reg& a) { StoreHalfTail(p, 16, a); }
   static void StoreHalfTail(std::uint16_t* p, int n, const Reg& a) {
     for (int i = 0; i < n; ++i) p[i] = FloatToHalf(a.lane[i]);

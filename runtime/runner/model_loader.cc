@@ -129,7 +129,23 @@ std::string TokenText(const GgufFile& file, std::string_view key) {
   return std::string((*tokens)[static_cast<std::size_t>(*id)]);
 }
 
+// Whether heads of this model go into a cache of the type.
+absl::Status CheckKvDType(const LoadOptions& options, const ModelConfig& config) {
+  const std::int32_t multiple = KvHeadDimMultiple(options.kv_dtype);
+  if (config.head_dim % multiple == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("--kv-dtype q8_0: the heads of ", options.path,
+                                                 " have ", config.head_dim,
+                                                 " values; want a multiple of ", multiple));
+}
+
 }  // namespace
+
+std::optional<KvDType> ParseKvDType(std::string_view name) {
+  if (name == "f16") return KvDType::kF16;
+  if (name == "f32") return KvDType::kF32;
+  if (name == "q8_0") return KvDType::kQ8_0;
+  return std::nullopt;
+}
 
 absl::Status CheckLoadOptions(const LoadOptions& options) {
   constexpr std::array<std::int32_t, 3> kBlockSizes = {16, 32, 64};
@@ -157,6 +173,7 @@ absl::StatusOr<ModelInspection> InspectModel(const LoadOptions& options) {
   MILLRACE_RETURN_IF_ERROR(CheckLoadOptions(options));
   MILLRACE_ASSIGN_OR_RETURN(const auto file, GgufFile::Open(options.path));
   MILLRACE_ASSIGN_OR_RETURN(const Transformer transformer, ReadTransformer(*file));
+  MILLRACE_RETURN_IF_ERROR(CheckKvDType(options, transformer.config()));
   MILLRACE_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend,
                             MakeBackend(options.device, options.threads, options.cpu_isa));
   BackendLimits limits = MakeLimits(options, transformer.config());
@@ -173,6 +190,9 @@ absl::StatusOr<ModelInspection> InspectModel(const LoadOptions& options) {
   out.trained_context = static_cast<std::uint32_t>(transformer.config().context_length);
   out.kv_bytes_per_token_f16 = KvBytesPerToken(limits.kv, KvDType::kF16);
   out.kv_bytes_per_token_f32 = KvBytesPerToken(limits.kv, KvDType::kF32);
+  if (transformer.config().head_dim % KvHeadDimMultiple(KvDType::kQ8_0) == 0) {
+    out.kv_bytes_per_token_q8_0 = KvBytesPerToken(limits.kv, KvDType::kQ8_0);
+  }
   out.weight_bytes_per_token = transformer.WeightBytesPerToken(*file);
   out.available_bytes = AvailableMemoryBytes();
   return out;
@@ -184,6 +204,7 @@ absl::StatusOr<LoadedModel> LoadModel(const LoadOptions& options) {
   MILLRACE_ASSIGN_OR_RETURN(model.file, GgufFile::Open(options.path));
   const GgufFile& file = *model.file;
   MILLRACE_ASSIGN_OR_RETURN(const Transformer transformer, ReadTransformer(file));
+  MILLRACE_RETURN_IF_ERROR(CheckKvDType(options, transformer.config()));
   MILLRACE_ASSIGN_OR_RETURN(model.tokenizer, LoadTokenizer(file));
   if (model.tokenizer->vocab_size() > static_cast<std::uint32_t>(transformer.config().vocab)) {
     return absl::InvalidArgumentError(

@@ -7,7 +7,9 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -17,6 +19,10 @@
 #include "runtime/tokenizer/tokenizer.h"
 
 namespace millrace {
+
+// What --kv-dtype takes: f16, f32, q8_0.
+inline constexpr char kKvDTypeChoices[] = "f16, f32 or q8_0";
+std::optional<KvDType> ParseKvDType(std::string_view name);
 
 struct LoadOptions {
   std::string path;
@@ -29,7 +35,7 @@ struct LoadOptions {
   std::int32_t max_num_batched_tokens = 512;
   std::int32_t max_logit_rows = 0;  // 0: max_num_seqs; a parity dump asks for every row of a step
   int threads = 0;                  // 0: the physical cores the cgroup allows
-  std::string cpu_isa = "auto";     // auto, scalar, avx2, avx512
+  std::string cpu_isa = "auto";     // of kCpuIsaChoices
   // Called from the loading thread as bytes of weights arrive; may be empty.
   std::function<void(std::uint64_t loaded_bytes, std::uint64_t total_bytes)> progress;
 };
@@ -77,9 +83,10 @@ struct ModelInspection {
   std::uint32_t trained_context = 0;
   std::uint64_t kv_bytes_per_token_f16 = 0;
   std::uint64_t kv_bytes_per_token_f32 = 0;
-  std::uint64_t weight_bytes_per_token = 0;  // read for a step of one sequence
-  std::int64_t available_bytes = 0;          // on this machine now
-  absl::StatusOr<std::string> memory_plan;   // the line, or why it does not fit
+  std::uint64_t kv_bytes_per_token_q8_0 = 0;  // 0 where the heads do not allow it
+  std::uint64_t weight_bytes_per_token = 0;   // read for a step of one sequence
+  std::int64_t available_bytes = 0;           // on this machine now
+  absl::StatusOr<std::string> memory_plan;    // the line, or why it does not fit
 };
 
 absl::StatusOr<ModelInspection> InspectModel(const LoadOptions& options);

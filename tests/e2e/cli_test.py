@@ -49,7 +49,7 @@ class CommandLine(unittest.TestCase):
         self.one_line(run_cli("loadgen", "--target", "x:1", "--output-tokens", "many"), 2, "many")
 
     def test_flags_and_commands_of_later_versions_say_so(self):
-        for flags in (["--http", "127.0.0.1:0"], ["--weight-cache", "x"], ["--kv-dtype", "q8_0"], ["--kv-dtype", "fp8"],
+        for flags in (["--http", "127.0.0.1:0"], ["--weight-cache", "x"], ["--kv-dtype", "fp8"],
                       ["--device", "cuda:0"]):
             self.one_line(run_cli("serve", "--model", MODEL, *flags), 2, "not built yet")
         self.one_line(run_cli("top"), 2, "not built yet")

@@ -15,12 +15,21 @@ void KvAppendF32(const KvLayerView& kv, std::int32_t block, std::int32_t head, s
   AppendRow<LanesScalar, float>(kv, block, head, slot, key, value);
 }
 
+void KvAppendQ8_0(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
+                  const float* key, const float* value) {
+  AppendRow<LanesScalar, BlockQ8_0>(kv, block, head, slot, key, value);
+}
+
 void AttentionPartialF16(const AttentionPartialParams& params) {
   PartialUnit<LanesScalar, HalfBits>(params);
 }
 
 void AttentionPartialF32(const AttentionPartialParams& params) {
   PartialUnit<LanesScalar, float>(params);
+}
+
+void AttentionPartialQ8_0(const AttentionPartialParams& params) {
+  PartialUnit<LanesScalar, BlockQ8_0>(params);
 }
 
 void AttentionMerge(const float* partials, std::int64_t stride, std::int32_t num_partitions,

@@ -124,15 +124,15 @@ TEST(BlockPool, KeepsItsPromisesOverRandomCalls) {
 // FALSIFY-PKV-007: offsets are those of [block][head][K, V][slot][dim], and nothing else lives
 // there.
 TEST(KvLayout, PlacesEveryRowByTheLayoutAlone) {
-  for (const KvDType dtype : {KvDType::kF16, KvDType::kF32}) {
+  for (const KvDType dtype : {KvDType::kF16, KvDType::kF32, KvDType::kQ8_0}) {
     for (const std::int32_t block_size : {16, 32, 64}) {
       const KvLayout layout = {.num_layers = 3,
                                .num_kv_heads = 2,
-                               .head_dim = 8,
+                               .head_dim = 64,
                                .block_size = block_size,
                                .dtype = dtype};
       const KvLayerView view = {nullptr, layout};
-      const std::int64_t rows_bytes = std::int64_t{block_size} * 8 * KvElementBytes(dtype);
+      const std::int64_t rows_bytes = block_size * KvRowBytes(dtype, 64);
       std::int64_t next = 0;
       for (std::int32_t block = 0; block < 4; ++block) {
         for (std::int32_t head = 0; head < 2; ++head) {
