@@ -110,22 +110,45 @@ void LoadQueries(const AttentionPartialParams& p, int first_row, AttentionScratc
   }
 }
 
-// Widens positions [begin, begin + count) of the partition, keys or values, into the tile. Touches
-// no block and no entry of the table beyond them.
-template <typename L, typename T, bool kValues>
-void LoadTile(const AttentionPartialParams& p, int begin, int count, AttentionScratch* s) {
+// The key or value row of a position of the partition; rows of a block follow each other.
+inline const std::byte* KvRow(const AttentionPartialParams& p, bool values, int position) {
+  const int at = p.partition * kKvPartition + position;
   const int block_size = p.kv.layout.block_size;
+  const std::int32_t block = p.block_table[at / block_size];
+  const std::byte* rows = values ? p.kv.values(block, p.kv_head) : p.kv.keys(block, p.kv_head);
+  return rows + at % block_size * p.kv.layout.row_bytes();
+}
+
+// Where the row lies that is read kTile rows after this one: of the next tile, or of the first tile
+// of values. Blocks are short runs of memory, which the hardware's prefetcher does not follow.
+inline const std::byte* RowAhead(const AttentionPartialParams& p, bool values, int position,
+                                 int positions) {
+  if (position + kTile < positions) return KvRow(p, values, position + kTile);
+  return values || position % kTile >= positions ? nullptr : KvRow(p, true, position % kTile);
+}
+
+inline void PrefetchRow(const std::byte* row, std::int64_t bytes) {
+  for (std::int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at, 0, 3);
+}
+
+// Widens positions [begin, begin + count) of the partition, keys or values, into the tile. Touches
+// no block and no entry of the table at or beyond `positions`.
+template <typename L, typename T, bool kValues>
+void LoadTile(const AttentionPartialParams& p, int begin, int count, int positions,
+              AttentionScratch* s) {
+  const int block_size = p.kv.layout.block_size;
+  const std::int64_t row_bytes = p.kv.layout.row_bytes();
   int done = 0;
   while (done < count) {
-    const int position = p.partition * kKvPartition + begin + done;
-    const int slot = position % block_size;
-    const std::int32_t block = p.block_table[position / block_size];
-    const std::byte* rows = kValues ? p.kv.values(block, p.kv_head) : p.kv.keys(block, p.kv_head);
-    const int left = count - done;
-    const int run = block_size - slot < left ? block_size - slot : left;
+    const int position = begin + done;
+    const std::byte* row = KvRow(p, kValues, position);
+    // A tile is a whole number of blocks or a part of one, so rows ahead are neighbours too.
+    const std::byte* ahead = RowAhead(p, kValues, position, positions);
+    const int in_block = block_size - position % block_size;
+    const int run = in_block < count - done ? in_block : count - done;
     for (int i = 0; i < run; ++i) {
-      const std::byte* row = rows + (slot + i) * p.kv.layout.row_bytes();
-      WidenRow<L>(reinterpret_cast<const T*>(row), s->head_dim, s->dim,
+      if (ahead != nullptr) PrefetchRow(ahead + i * row_bytes, row_bytes);
+      WidenRow<L>(reinterpret_cast<const T*>(row + i * row_bytes), s->head_dim, s->dim,
                   s->tile + (done + i) * s->dim);
     }
     done += run;
@@ -175,7 +198,7 @@ template <typename L, typename T>
 void ComputeScores(const AttentionPartialParams& p, int positions, AttentionScratch* s) {
   for (int begin = 0; begin < positions; begin += kTile) {
     const int count = positions - begin < kTile ? positions - begin : kTile;
-    LoadTile<L, T, false>(p, begin, count, s);
+    LoadTile<L, T, false>(p, begin, count, positions, s);
     for (int i = count * s->dim; i < (count + 3) / 4 * 4 * s->dim; i += 16) {
       L::Store(s->tile + i, L::Set1(0.0F));
     }
@@ -260,7 +283,7 @@ void ComputeOutputs(const AttentionPartialParams& p, int positions, AttentionScr
   for (int i = 0; i < s->num_rows * s->dim; i += 16) L::Store(s->o + i, L::Set1(0.0F));
   for (int begin = 0; begin < positions; begin += kTile) {
     const int count = positions - begin < kTile ? positions - begin : kTile;
-    LoadTile<L, T, true>(p, begin, count, s);
+    LoadTile<L, T, true>(p, begin, count, positions, s);
     AccumulateRows<L, L::kValueRows>(0, begin, count, s);
   }
 }
