@@ -1,6 +1,7 @@
 // Workers that run one function over slices of one operation. The calling thread is worker 0; a run
 // ends with a barrier. Waiting spins for a bounded time and then sleeps; it never spins when there
-// are more workers than cores allowed to the process.
+// are more workers than cores allowed to the process. While other processes take cores away, fewer
+// workers take part (base/thread_governor.h); nobody's result may depend on how many there are.
 //
 // Driven by one thread at a time.
 #ifndef MILLRACE_BASE_THREAD_POOL_H_
@@ -23,7 +24,8 @@ class ThreadPool {
 
   int threads() const;
 
-  // Calls fn(context, worker) for each worker in [0, threads) and returns when all are done.
+  // Calls fn(context, worker) for worker 0 and for as many others as have cores, at most once each,
+  // and returns when all are done. So work is handed out by a TaskCursor, never by worker.
   using WorkerFn = void (*)(void* context, int worker);
   void Run(WorkerFn fn, void* context);
 

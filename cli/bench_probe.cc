@@ -41,13 +41,17 @@ std::uint64_t SumWords(const std::uint64_t* words, std::int64_t count) {
   return total;
 }
 
+// The best time of a few rounds of work(i) for i below the pool's threads.
 template <typename F>
 double BestSeconds(ThreadPool* pool, F&& work) {
   const SteadyClock clock;
   double best = 1e30;
   for (int round = 0; round <= kRounds; ++round) {
+    TaskCursor cursor;
     const TimePoint begin = clock.Now();
-    pool->Run(work);
+    pool->Run([&](int) {
+      for (std::int64_t i = cursor.Next(); i < pool->threads(); i = cursor.Next()) work(i);
+    });
     if (round > 0) best = std::min(best, ToSeconds(clock.Now() - begin));
   }
   return best;
@@ -58,7 +62,7 @@ double ReadRate(ThreadPool* pool, std::int64_t bytes) {
   std::atomic<std::uint64_t> sink{0};
   const std::int64_t each = static_cast<std::int64_t>(data.size()) / pool->threads();
   const double seconds =
-      BestSeconds(pool, [&](int worker) { sink += SumWords(data.data() + worker * each, each); });
+      BestSeconds(pool, [&](std::int64_t i) { sink += SumWords(data.data() + i * each, each); });
   return static_cast<double>(bytes) / seconds / 1e9;
 }
 
@@ -73,7 +77,7 @@ double Int8Rate(ThreadPool* pool, cpu::Isa isa) {
   const std::int64_t x_bytes = cpu::ActivationRowBytes(ActivationFormat::kQ8x32, kDepth);
   std::vector<std::byte> x(static_cast<std::size_t>(kColumns * x_bytes), std::byte{0});
   const cpu::MatmulFn matmul = cpu::SelectMatmul(DType::kQ8_0, isa).fn;
-  const double seconds = BestSeconds(pool, [&](int) {
+  const double seconds = BestSeconds(pool, [&](std::int64_t) {
     std::vector<float> y(kRows * kColumns);
     cpu::MatmulParams params;
     params.w = weights.data();

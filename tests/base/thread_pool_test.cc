@@ -11,7 +11,8 @@ namespace {
 
 class ThreadPoolOf : public ::testing::TestWithParam<int> {};
 
-TEST_P(ThreadPoolOf, CallsEveryWorkerOnceARun) {
+// Every worker while all have cores, fewer while other processes take them.
+TEST_P(ThreadPoolOf, CallsItsCallerOnceARunAndNoWorkerTwice) {
   ThreadPool pool(GetParam());
   ASSERT_EQ(pool.threads(), GetParam());
   std::vector<int> calls(static_cast<std::size_t>(GetParam()));  // each worker writes its own
@@ -19,7 +20,8 @@ TEST_P(ThreadPoolOf, CallsEveryWorkerOnceARun) {
   for (int run = 0; run < kRuns; ++run) {
     pool.Run([&](int worker) { ++calls[static_cast<std::size_t>(worker)]; });
   }
-  for (const int count : calls) EXPECT_EQ(count, kRuns);
+  EXPECT_EQ(calls[0], kRuns);
+  for (const int count : calls) EXPECT_LE(count, kRuns);
 }
 
 TEST_P(ThreadPoolOf, ShowsTheCallerWhatWorkersWrote) {

@@ -1,0 +1,39 @@
+// Decides how many threads of a pool take part in its runs. Threads that meet at a barrier after
+// every fraction of a millisecond are as slow as the one that lost its core to another process; so
+// while that happens it is faster to go on with one thread less, and to try again later.
+//
+// A thread that waits for more than kPreempted is taken to wait for one without a core: tasks are
+// shorter than that, or the run is much longer. Not thread-safe; a value without a clock.
+#ifndef MILLRACE_BASE_THREAD_GOVERNOR_H_
+#define MILLRACE_BASE_THREAD_GOVERNOR_H_
+
+#include "base/clock.h"
+
+namespace millrace {
+
+class ThreadGovernor {
+ public:
+  // Starts with all `threads`; >= 1.
+  explicit ThreadGovernor(int threads) : threads_(threads), active_(threads) {}
+
+  // Threads of the next run.
+  int active() const { return active_; }
+
+  // A run of active() threads ended at `now`, `waited` after the first of them had nothing to do.
+  void Note(TimePoint now, Duration waited);
+
+ private:
+  void Drop(TimePoint now);
+
+  const int threads_;
+  int active_;
+  TimePoint window_begin_{};
+  TimePoint window_end_{};  // of the last run noted
+  Duration waited_{0};      // in this window, for threads without a core
+  TimePoint try_again_{};
+  Duration pause_{0};  // between tries; doubles while they fail
+};
+
+}  // namespace millrace
+
+#endif  // MILLRACE_BASE_THREAD_GOVERNOR_H_

@@ -1,0 +1,84 @@
+#include "base/thread_governor.h"
+
+#include <gtest/gtest.h>
+
+namespace millrace {
+namespace {
+
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+
+// Runs of `length` from `now` on, for `time`; a waiting time for each.
+class Simulation {
+ public:
+  explicit Simulation(int threads) : governor_(threads) {}
+
+  void Go(Duration time, Duration length, Duration waited) {
+    for (const TimePoint end = now_ + time; now_ < end;) {
+      now_ += length;
+      governor_.Note(now_, waited);
+    }
+  }
+  void Idle(Duration time) { now_ += time; }
+  int active() const { return governor_.active(); }
+
+ private:
+  ThreadGovernor governor_;
+  TimePoint now_{milliseconds{1000}};
+};
+
+TEST(ThreadGovernor, KeepsAllThreadsWhileTasksAreMerelyUneven) {
+  Simulation s(4);
+  // Two fifths of every run is spent waiting, but never for a time slice.
+  s.Go(milliseconds{500}, microseconds{100}, microseconds{40});
+  EXPECT_EQ(s.active(), 4);
+  // Long runs of prefill with an uneven end.
+  s.Go(milliseconds{500}, milliseconds{10}, milliseconds{1});
+  EXPECT_EQ(s.active(), 4);
+}
+
+TEST(ThreadGovernor, GoesOnWithoutAThreadThatHasNoCoreAndTriesAgain) {
+  Simulation s(2);
+  s.Go(milliseconds{20}, milliseconds{4}, milliseconds{3});
+  EXPECT_EQ(s.active(), 1);
+  s.Go(milliseconds{90}, microseconds{200}, Duration{0});
+  EXPECT_EQ(s.active(), 1);
+  s.Go(milliseconds{40}, microseconds{200}, Duration{0});
+  EXPECT_EQ(s.active(), 2);
+}
+
+TEST(ThreadGovernor, TriesLessOftenWhileItFails) {
+  Simulation s(2);
+  int tries = 0;
+  for (int i = 0; i < 10000; ++i) {  // ten seconds and more beside a busy process
+    const bool trying = s.active() == 2;
+    s.Go(milliseconds{1}, trying ? milliseconds{4} : milliseconds{1},
+         trying ? milliseconds{3} : milliseconds{0});
+    tries += trying && s.active() == 1 ? 1 : 0;
+  }
+  EXPECT_GT(tries, 8);
+  EXPECT_LT(tries, 20);  // each costs a window: some hundredths of the time
+}
+
+TEST(ThreadGovernor, DropsOneThreadForEachCoreThatIsTaken) {
+  Simulation s(4);
+  s.Go(milliseconds{16}, milliseconds{4}, milliseconds{3});
+  EXPECT_EQ(s.active(), 3);
+  s.Go(milliseconds{12}, milliseconds{4}, milliseconds{3});
+  EXPECT_EQ(s.active(), 2);
+  s.Go(milliseconds{60}, milliseconds{4}, milliseconds{0});
+  EXPECT_EQ(s.active(), 2) << "until it is time to try again";
+}
+
+TEST(ThreadGovernor, DoesNotCountTheTimeInWhichNothingRan) {
+  Simulation s(2);
+  s.Go(milliseconds{4}, milliseconds{4}, milliseconds{3});
+  for (int i = 0; i < 10; ++i) {
+    s.Idle(milliseconds{50});
+    s.Go(milliseconds{1}, milliseconds{1}, milliseconds{0});
+  }
+  EXPECT_EQ(s.active(), 2);
+}
+
+}  // namespace
+}  // namespace millrace
