@@ -13,8 +13,9 @@ constexpr Duration kPreempted = std::chrono::microseconds{500};
 constexpr Duration kWindow = milliseconds{10};
 // Of a window; with one of two threads at half a core, half the time is spent waiting.
 constexpr double kTooMuch = 0.25;
-// A failed try costs about a window, so at most a tenth and later a hundredth of the time.
-constexpr Duration kFirstPause = milliseconds{100};
+// A core that is gone for a moment costs little; one that stays away soon costs a try a second,
+// which is about a window, a hundredth of the time.
+constexpr Duration kFirstPause = milliseconds{20};
 constexpr Duration kLongestPause = milliseconds{1000};
 
 }  // namespace

@@ -278,7 +278,7 @@ int RunBench(int argc, char** argv) {
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   app.add_option("--threads", options.load.threads,
-                 "Worker threads; 0: the physical cores the cgroup allows");
+                 "Worker threads, at most and (0) by default the physical cores the cgroup allows");
   app.add_option("--cpu-isa", options.load.cpu_isa, kCpuIsaChoices);
   app.add_option("--kv-dtype", options.kv_dtype, kKvDTypeChoices)->capture_default_str();
   app.add_flag("--same-tokens", options.same_tokens,

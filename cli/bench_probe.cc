@@ -7,11 +7,11 @@
 #include <vector>
 
 #include "base/clock.h"
-#include "base/cores.h"
 #include "base/thread_pool.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/quantize.h"
+#include "runtime/backend/factory.h"
 
 namespace millrace::cli {
 namespace {
@@ -98,8 +98,7 @@ double Int8Rate(ThreadPool* pool, cpu::Isa isa) {
 
 std::pair<int, std::string> BackendInUse(const LoadOptions& options) {
   const cpu::Isa isa = cpu::ParseIsa(options.cpu_isa).value_or(cpu::DetectIsa());
-  return {options.threads == 0 ? AvailableCores() : options.threads,
-          std::string(cpu::IsaName(isa))};
+  return {ThreadsToUse(options.threads), std::string(cpu::IsaName(isa))};
 }
 
 ProbeResult ProbeMachine(int threads, const std::string& isa) {

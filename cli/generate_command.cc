@@ -183,7 +183,7 @@ int RunGenerate(int argc, char** argv) {
   app.add_option("--seed", options.seed, "Makes sampling repeatable; default: drawn anew");
   app.add_option("--ctx", options.load.context, "Context; 0: the model's, or what memory holds");
   app.add_option("--threads", options.load.threads,
-                 "Worker threads; 0: the physical cores the cgroup allows");
+                 "Worker threads, at most and (0) by default the physical cores the cgroup allows");
   app.add_option("--cpu-isa", options.load.cpu_isa, kCpuIsaChoices);
   app.add_flag("--json", options.json, "Prints one JSON object instead of text");
   if (const auto code = ParseFlags(&app, argc, argv)) return *code;

@@ -76,7 +76,7 @@ int RunLogits(int argc, char** argv) {
   app.add_option("--tokens", tokens, "Token ids, separated by commas")->required()->delimiter(',');
   app.add_option("--out", out, "The file to write")->required();
   app.add_option("--threads", options.threads,
-                 "Worker threads; 0: the physical cores the cgroup allows");
+                 "Worker threads, at most and (0) by default the physical cores the cgroup allows");
   app.add_option("--cpu-isa", options.cpu_isa, kCpuIsaChoices);
   if (const auto code = ParseFlags(&app, argc, argv)) return *code;
   options.max_num_seqs = 1;

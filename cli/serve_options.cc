@@ -58,7 +58,7 @@ void AddModelFlags(CLI::App* app, ServeOptions* options, Raw* raw) {
                   "Size of the KV cache, as 2G or 500M; auto: from context, sequences and memory")
       ->capture_default_str();
   app->add_option("--threads", options->load.threads,
-                  "Worker threads; 0: the physical cores the cgroup allows")
+                  "Worker threads, at most and (0) by default the physical cores the cgroup allows")
       ->capture_default_str();
   app->add_option("--cpu-isa", options->load.cpu_isa,
                   absl::StrCat(kCpuIsaChoices, "; for tests and measurements"))

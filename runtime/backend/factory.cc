@@ -1,5 +1,7 @@
 #include "runtime/backend/factory.h"
 
+#include <algorithm>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/cores.h"
@@ -13,6 +15,11 @@ namespace {
 constexpr int kMaxThreads = 1024;
 
 }  // namespace
+
+int ThreadsToUse(int threads) {
+  const int cores = AvailableCores();
+  return threads == 0 ? cores : std::min(threads, cores);
+}
 
 bool IsCpuIsaChoice(std::string_view cpu_isa) {
   return cpu_isa == "auto" || cpu::ParseIsa(cpu_isa).has_value();
@@ -46,7 +53,7 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& device, 
     }
     isa = *parsed;
   }
-  return std::make_unique<cpu::CpuBackend>(threads == 0 ? AvailableCores() : threads, isa);
+  return std::make_unique<cpu::CpuBackend>(ThreadsToUse(threads), isa);
 }
 
 }  // namespace millrace

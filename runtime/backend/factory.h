@@ -15,8 +15,12 @@ namespace millrace {
 inline constexpr char kCpuIsaChoices[] = "auto, scalar, avx2, avx2-vnni or avx512";
 bool IsCpuIsaChoice(std::string_view cpu_isa);
 
-// `device` is auto or cpu (cuda:N: UNIMPLEMENTED in this version); `threads` 0 means the cores this
-// process may use; `cpu_isa` is one of kCpuIsaChoices. INVALID_ARGUMENT naming the flag for others
+// The workers that --threads asks for: 0 means all cores this process may use, and more than those
+// are never used, since threads that meet at barriers only wait for each other's cores.
+int ThreadsToUse(int threads);
+
+// `device` is auto or cpu (cuda:N: UNIMPLEMENTED in this version); `threads` as ThreadsToUse
+// takes it; `cpu_isa` is one of kCpuIsaChoices. INVALID_ARGUMENT naming the flag for others
 // and for a level that this machine lacks.
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& device, int threads,
                                                      const std::string& cpu_isa);
