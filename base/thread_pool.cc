@@ -21,7 +21,10 @@ void Pause() {
 #endif
 }
 
-// Waits until `word` differs from `old`, spinning at most `spins` pauses before it sleeps.
+// Waits until `word` differs from `old`, spinning at most `spins` pauses before it sleeps. Whoever
+// changes the word does so sequentially consistently: a notification looks first whether anybody
+// waits, and after a store that is only a release the processor may look before the store is seen,
+// while the waiter still reads the old value. Both then sleep for good.
 void AwaitChange(const std::atomic<std::uint32_t>& word, std::uint32_t old, int spins) {
   for (int i = 0; i < spins; ++i) {
     if (word.load(std::memory_order_acquire) != old) return;
@@ -86,7 +89,7 @@ struct ThreadPool::State {
       fn(context, worker);
       NoteDone();
       if (busy.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-        done.fetch_add(1, std::memory_order_release);
+        done.fetch_add(1);
         done.notify_one();
       }
     }
@@ -114,7 +117,7 @@ ThreadPool::~ThreadPool() {
   state_->stop = true;
   state_->returns.fetch_add(1);
   state_->returns.notify_all();
-  state_->run.fetch_add(1U << State::kThreadBits, std::memory_order_release);
+  state_->run.fetch_add(1U << State::kThreadBits);
   state_->run.notify_all();
   for (std::thread& worker : state_->workers) worker.join();
 }
@@ -136,8 +139,7 @@ void ThreadPool::Run(WorkerFn fn, void* context) {
     const std::uint32_t before = state.done.load(std::memory_order_relaxed);
     const std::uint32_t number =
         (state.run.load(std::memory_order_relaxed) >> State::kThreadBits) + 1;
-    state.run.store(number << State::kThreadBits | static_cast<std::uint32_t>(threads),
-                    std::memory_order_release);
+    state.run.store(number << State::kThreadBits | static_cast<std::uint32_t>(threads));
     state.run.notify_all();
     fn(context, 0);
     state.NoteDone();

@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
+#include <cstdint>
 #include <numeric>
+#include <random>
 #include <vector>
 
 namespace millrace {
@@ -37,6 +40,27 @@ TEST_P(ThreadPoolOf, ShowsTheCallerWhatWorkersWrote) {
     ASSERT_EQ(std::accumulate(data.begin(), data.end(), std::int64_t{0}),
               (round + 1) * std::int64_t{499500});
   }
+}
+
+// Runs that begin just when workers give up spinning and go to sleep; the pauses are random, up to
+// twice what a worker spins. A lost wake-up leaves both sides asleep, so the test would not end.
+TEST_P(ThreadPoolOf, WakesWorkersThatAreAboutToSleep) {
+  ThreadPool pool(GetParam());
+  constexpr std::uint32_t kSeed = 1;
+  std::minstd_rand rng(kSeed);
+  constexpr std::int64_t kRuns = 5000;
+  std::atomic<std::int64_t> tasks{0};
+  for (std::int64_t run = 0; run < kRuns; ++run) {
+    const auto begin = std::chrono::steady_clock::now();
+    const std::chrono::nanoseconds pause(rng() % 60000);
+    while (std::chrono::steady_clock::now() - begin < pause) {
+    }
+    TaskCursor cursor;
+    pool.Run([&](int) {
+      while (cursor.Next() < 4) tasks.fetch_add(1, std::memory_order_relaxed);
+    });
+  }
+  EXPECT_EQ(tasks.load(), 4 * kRuns);
 }
 
 TEST_P(ThreadPoolOf, EndsWithoutARun) { const ThreadPool pool(GetParam()); }
