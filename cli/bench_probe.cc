@@ -11,6 +11,7 @@
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/quantize.h"
+#include "kernels/tile_layout.h"
 #include "runtime/backend/factory.h"
 
 namespace millrace::cli {
@@ -76,12 +77,12 @@ double Int8Rate(ThreadPool* pool, cpu::Isa isa) {
   std::vector<std::byte> weights(static_cast<std::size_t>(kRows * row_bytes), std::byte{1});
   const std::int64_t x_bytes = cpu::ActivationRowBytes(ActivationFormat::kQ8x32, kDepth);
   std::vector<std::byte> x(static_cast<std::size_t>(kColumns * x_bytes), std::byte{0});
-  const cpu::MatmulFn matmul = cpu::SelectMatmul(DType::kQ8_0, isa).fn;
+  const cpu::MatmulVariant& variant = cpu::SelectMatmul(DType::kQ8_0, isa);
   const double seconds = BestSeconds(pool, [&](std::int64_t) {
     std::vector<float> y(kRows * kColumns);
     cpu::MatmulParams params;
     params.w = weights.data();
-    params.w_row_bytes = row_bytes;
+    params.w_tile_bytes = TileBytes(DType::kQ8_0, kDepth, variant.tile_rows);
     params.k = kDepth;
     params.n_end = kRows;
     params.x = x.data();
@@ -89,7 +90,7 @@ double Int8Rate(ThreadPool* pool, cpu::Isa isa) {
     params.m = kColumns;
     params.y = y.data();
     params.y_stride = kRows;
-    for (int i = 0; i < kRepeats; ++i) matmul(params);
+    for (int i = 0; i < kRepeats; ++i) variant.fn(params);
   });
   return 2.0 * kRows * kDepth * kColumns * kRepeats * pool->threads() / seconds / 1e9;
 }

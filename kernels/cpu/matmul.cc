@@ -24,6 +24,10 @@ std::vector<MatmulVariant> JoinTables() {
 
 }  // namespace
 
+std::string Name(const MatmulVariant& variant) {
+  return std::string(IsaName(variant.isa)) + "/" + std::string(Info(variant.dtype).name);
+}
+
 std::span<const MatmulVariant> MatmulVariants() {
   static const std::vector<MatmulVariant> variants = JoinTables();
   return variants;

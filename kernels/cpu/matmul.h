@@ -1,4 +1,4 @@
-// Matrix product of weights in a file's block format with activations:
+// Matrix product of weights, in the tiles of kernels/tile_layout.h, with activations:
 //
 //   Y[y_row(j), i] = sum over k of W[i, k] * X[x_row(j), k]      i in [n_begin, n_end), j in [0, m)
 //
@@ -18,6 +18,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 
 #include "kernels/cpu/isa.h"
 #include "kernels/dtype.h"
@@ -25,11 +26,11 @@
 namespace millrace::cpu {
 
 struct MatmulParams {
-  const std::byte* w = nullptr;  // [n][k] blocks of the dtype, rows w_row_bytes apart
-  std::int64_t w_row_bytes = 0;
-  std::int64_t k = 0;        // a multiple of the dtype's block_values
-  std::int64_t n_begin = 0;  // this call's slice of output features
-  std::int64_t n_end = 0;
+  const std::byte* w = nullptr;  // [n / tile_rows] tiles of the variant, w_tile_bytes apart
+  std::int64_t w_tile_bytes = 0;
+  std::int64_t k = 0;            // a multiple of the dtype's block_values
+  std::int64_t n_begin = 0;      // this call's slice of output features; a multiple of tile_rows
+  std::int64_t n_end = 0;        // not above the rows that the last tile holds
   const std::byte* x = nullptr;  // activation rows in the dtype's ActivationFormat
   std::int64_t x_row_bytes = 0;
   const std::int32_t* x_rows = nullptr;  // [m] row of x for each column; null: 0, 1, 2, ...
@@ -46,9 +47,12 @@ using MatmulFn = void (*)(const MatmulParams&);
 struct MatmulVariant {
   Isa isa;
   DType dtype;
-  const char* name;
+  std::int32_t tile_rows;  // of the weights it reads
   MatmulFn fn;
 };
+
+// Level and type, as in "avx2/Q4_K".
+std::string Name(const MatmulVariant& variant);
 
 // Every variant there is, most specific level first; tests and benchmarks walk the same list.
 std::span<const MatmulVariant> MatmulVariants();

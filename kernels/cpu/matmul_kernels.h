@@ -4,6 +4,8 @@
 #ifndef MILLRACE_KERNELS_CPU_MATMUL_KERNELS_H_
 #define MILLRACE_KERNELS_CPU_MATMUL_KERNELS_H_
 
+#include <array>
+
 #include "kernels/cpu/matmul.h"
 
 namespace millrace::cpu {
@@ -19,16 +21,16 @@ extern const MatmulVariant kQuantisedMatmuls[kQuantisedTypes];
 
 namespace avx2 {
 extern const MatmulVariant kFloatMatmuls[kFloatTypes];
-extern const MatmulVariant kQuantisedMatmuls[kQuantisedTypes];
+extern const std::array<MatmulVariant, kQuantisedTypes> kQuantisedMatmuls;
 }  // namespace avx2
 
 namespace avx2_vnni {
-extern const MatmulVariant kQuantisedMatmuls[kQuantisedTypes];
+extern const std::array<MatmulVariant, kQuantisedTypes> kQuantisedMatmuls;
 }  // namespace avx2_vnni
 
 namespace avx512 {
 extern const MatmulVariant kFloatMatmuls[kFloatTypes];
-extern const MatmulVariant kQuantisedMatmuls[kQuantisedTypes];
+extern const std::array<MatmulVariant, kQuantisedTypes> kQuantisedMatmuls;
 }  // namespace avx512
 
 }  // namespace millrace::cpu

@@ -10,8 +10,9 @@
 
 namespace millrace::cpu {
 
+// REQUIRES: tiles of one row.
 static inline const std::byte* WeightRow(const MatmulParams& p, std::int64_t i) {
-  return p.w + i * p.w_row_bytes;
+  return p.w + i * p.w_tile_bytes;
 }
 
 static inline const std::byte* ActivationRow(const MatmulParams& p, std::int64_t j) {

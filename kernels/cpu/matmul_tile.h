@@ -1,21 +1,23 @@
-// Products by tiles: the blocks of V::kRows weight rows are unpacked once into a tile
-// (kernels/cpu/tile_unpack.h), then multiplied with all columns. No sum runs across lanes, so a
-// lane is an output row. Internal to kernels/cpu.
+// Products by tiles of V::kRows weight rows (kernels/tile_layout.h): a block of each row is
+// unpacked once (kernels/cpu/tile_unpack.h), then multiplied with all columns. No sum runs across
+// lanes, so a lane is an output row. Internal to kernels/cpu.
 //
 // V is a level's policy, a type of an anonymous namespace, so that every template here has internal
 // linkage and its level's flags:
 //   kRows; kMaxColumns: columns of a micro-kernel, whose accumulators fit the registers;
 //   kPairedScales, kSignedWeights: what the micro-kernels take; U, I, F: vectors of uint32, int32
-//   and float; LoadQuads, WidenHalves, LookUp; and the micro-kernels MultiplySuperBlock<Block,
+//   and float; LoadHalves, WidenHalves, LookUp; and the micro-kernels MultiplySuperBlock<Block,
 //   kColumns> and MultiplyBlocks<Block, kColumns>, which add a tile's products to kColumns rows of
 //   accumulators.
 #ifndef MILLRACE_KERNELS_CPU_MATMUL_TILE_H_
 #define MILLRACE_KERNELS_CPU_MATMUL_TILE_H_
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
 #include "kernels/cpu/matmul.h"
+#include "kernels/cpu/matmul_kernels.h"
 #include "kernels/cpu/matmul_rows.h"
 #include "kernels/cpu/tile_unpack.h"
 #include "kernels/quant_blocks.h"
@@ -40,9 +42,7 @@ inline void ForColumnGroups(int columns, const Function& f) {
 }
 
 // Asks for the memory that the next tile will read, a share at each step so that the requests do
-// not exceed what a core can have under way. Rows are short (a KB or two), so the hardware's own
-// prefetcher keeps losing the thread; a tile's rows together are one stream. A prefetch past the
-// end of the weights is harmless.
+// not exceed what a core can have under way. A prefetch past the end of the weights is harmless.
 class NextTile {
  public:
   // The next tile is the `bytes` at `next`, or unknown (null); this one is read in `steps`.
@@ -64,24 +64,43 @@ class NextTile {
 
 // Of a tile that is read in `units`, each of them for `columns`.
 template <typename V>
-inline NextTile NextTileOf(const std::byte* next, std::int64_t w_row_bytes, std::int64_t units,
+inline NextTile NextTileOf(const std::byte* next, std::int64_t w_tile_bytes, std::int64_t units,
                            int columns) {
-  return NextTile(next, V::kRows * w_row_bytes, units * (2 + columns / V::kMaxColumns));
+  return NextTile(next, w_tile_bytes, units * (2 + columns / V::kMaxColumns));
 }
+
+// The blocks of a tile, one after the other.
+template <typename V, typename Block>
+class StoredTile {
+ public:
+  StoredTile(const std::byte* tile, std::int64_t blocks)
+      : dwords_(tile), halves_(tile + blocks * kDwordBytes) {}
+
+  StoredBlock<V> At(std::int64_t block) const {
+    return {dwords_ + block * kDwordBytes, halves_ + block * 2 * V::kRows};
+  }
+
+ private:
+  static constexpr std::int64_t kDwordBytes =
+      static_cast<std::int64_t>(sizeof(Block)) / 4 * 4 * V::kRows;
+
+  const std::byte* dwords_;
+  const std::byte* halves_;
+};
 
 // A K-quant: one tile a super-block.
 template <typename V, typename Block>
 struct SuperBlockWalk {
   static constexpr int kGroup = V::kMaxColumns;
 
-  static void Rows(const std::byte* const* rows, const std::byte* const* x, int columns,
-                   const MatmulParams& p, const std::byte* next_rows, float* acc) {
+  static void Tile(const std::byte* weights, const std::byte* const* x, int columns,
+                   const MatmulParams& p, const std::byte* next_tile, float* acc) {
+    const StoredTile<V, Block> stored(weights, p.k / 256);
     SuperBlockTile<V> tile;
-    NextTile next = NextTileOf<V>(next_rows, p.w_row_bytes, p.k / 256, columns);
+    NextTile next = NextTileOf<V>(next_tile, p.w_tile_bytes, p.k / 256, columns);
     for (std::int64_t b = 0; b < p.k / 256; ++b) {
-      const std::int64_t offset = b * static_cast<std::int64_t>(sizeof(Block));
       next.Prefetch();
-      UnpackTile<V>(static_cast<const Block*>(nullptr), rows, offset, tile);
+      UnpackTile<V>(static_cast<const Block*>(nullptr), stored.At(b), tile);
       next.Prefetch();
       const std::int64_t x_offset = b * static_cast<std::int64_t>(sizeof(ActivationQ8x256));
       ForColumnGroups<kGroup>(columns, [&]<int kColumns>(int at) {
@@ -98,16 +117,16 @@ template <typename V, typename Block>
 struct BlocksWalk {
   static constexpr int kGroup = V::kMaxColumns;
 
-  static void Rows(const std::byte* const* rows, const std::byte* const* x, int columns,
-                   const MatmulParams& p, const std::byte* next_rows, float* acc) {
+  static void Tile(const std::byte* weights, const std::byte* const* x, int columns,
+                   const MatmulParams& p, const std::byte* next_tile, float* acc) {
+    const StoredTile<V, Block> stored(weights, p.k / 32);
     BlocksTile<V> tile;
-    NextTile next = NextTileOf<V>(next_rows, p.w_row_bytes, (p.k / 32 + 7) / 8, columns);
+    NextTile next = NextTileOf<V>(next_tile, p.w_tile_bytes, (p.k / 32 + 7) / 8, columns);
     for (std::int64_t b = 0; b < p.k / 32; b += 8) {
       const int count = static_cast<int>(p.k / 32 - b < 8 ? p.k / 32 - b : 8);
       next.Prefetch();
       for (int i = 0; i < count; ++i) {
-        UnpackBlock<V>(static_cast<const Block*>(nullptr), rows,
-                       (b + i) * static_cast<std::int64_t>(sizeof(Block)), i, tile);
+        UnpackBlock<V>(static_cast<const Block*>(nullptr), stored.At(b + i), i, tile);
       }
       next.Prefetch();
       const std::int64_t x_offset = b * static_cast<std::int64_t>(sizeof(ActivationQ8x32));
@@ -131,20 +150,40 @@ void MatmulTiles(const MatmulParams& p) {
     const int columns = static_cast<int>(p.m - j0 < kColumnBlock ? p.m - j0 : kColumnBlock);
     for (int c = 0; c < columns; ++c) x[c] = ActivationRow(p, j0 + c);
     for (std::int64_t i0 = p.n_begin; i0 < p.n_end; i0 += V::kRows) {
-      // A ragged last tile repeats its last row in the lanes that nobody stores.
       const int count = static_cast<int>(p.n_end - i0 < V::kRows ? p.n_end - i0 : V::kRows);
-      const std::byte* rows[V::kRows];
-      for (int r = 0; r < V::kRows; ++r) rows[r] = WeightRow(p, i0 + (r < count ? r : count - 1));
+      const std::byte* weights = p.w + i0 / V::kRows * p.w_tile_bytes;
       __builtin_memset(acc, 0, sizeof(float) * static_cast<std::size_t>(columns * V::kRows));
       const bool last = i0 + V::kRows >= p.n_end;
-      const std::byte* next = last ? p.next_w : WeightRow(p, i0 + V::kRows);
-      Walk::Rows(rows, x, columns, p, next, acc);
+      Walk::Tile(weights, x, columns, p, last ? p.next_w : weights + p.w_tile_bytes, acc);
       for (int c = 0; c < columns; ++c) {
         __builtin_memcpy(OutputRow(p, j0 + c) + i0, acc + c * V::kRows,
                          sizeof(float) * static_cast<std::size_t>(count));
       }
     }
   }
+}
+
+// A level's table of products.
+template <typename V>
+constexpr std::array<MatmulVariant, kQuantisedTypes> TileMatmuls(Isa isa) {
+  const auto blocks = [isa]<typename Block>(DType dtype, const Block*) {
+    return MatmulVariant{isa, dtype, V::kRows, MatmulTiles<V, BlocksWalk<V, Block>>};
+  };
+  const auto super_blocks = [isa]<typename Block>(DType dtype, const Block*) {
+    return MatmulVariant{isa, dtype, V::kRows, MatmulTiles<V, SuperBlockWalk<V, Block>>};
+  };
+  return {blocks(DType::kQ8_0, static_cast<const BlockQ8_0*>(nullptr)),
+          blocks(DType::kQ4_0, static_cast<const BlockQ4_0*>(nullptr)),
+          blocks(DType::kQ4_1, static_cast<const BlockQ4_1*>(nullptr)),
+          blocks(DType::kQ5_0, static_cast<const BlockQ5_0*>(nullptr)),
+          blocks(DType::kQ5_1, static_cast<const BlockQ5_1*>(nullptr)),
+          blocks(DType::kIQ4_NL, static_cast<const BlockIQ4_NL*>(nullptr)),
+          super_blocks(DType::kQ2_K, static_cast<const BlockQ2_K*>(nullptr)),
+          super_blocks(DType::kQ3_K, static_cast<const BlockQ3_K*>(nullptr)),
+          super_blocks(DType::kQ4_K, static_cast<const BlockQ4_K*>(nullptr)),
+          super_blocks(DType::kQ5_K, static_cast<const BlockQ5_K*>(nullptr)),
+          super_blocks(DType::kQ6_K, static_cast<const BlockQ6_K*>(nullptr)),
+          super_blocks(DType::kIQ4_XS, static_cast<const BlockIQ4_XS*>(nullptr))};
 }
 
 }  // namespace

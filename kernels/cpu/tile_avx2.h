@@ -17,21 +17,8 @@ struct TileAvx2 {
   typedef std::int32_t I __attribute__((vector_size(32)));
   using F = __m256;
 
-  // 16 bytes from each row: out[i] gets the i-th dword of every row.
-  static void LoadQuads(const std::byte* const* rows, std::int64_t offset, U* out) {
-    __m256i lanes[4];  // lane l of lanes[i] is row 4l + i
-    for (int i = 0; i < 4; ++i) {
-      lanes[i] = _mm256_loadu2_m128i(reinterpret_cast<const __m128i*>(rows[4 + i] + offset),
-                                     reinterpret_cast<const __m128i*>(rows[i] + offset));
-    }
-    const __m256i t0 = _mm256_unpacklo_epi32(lanes[0], lanes[1]);
-    const __m256i t1 = _mm256_unpacklo_epi32(lanes[2], lanes[3]);
-    const __m256i t2 = _mm256_unpackhi_epi32(lanes[0], lanes[1]);
-    const __m256i t3 = _mm256_unpackhi_epi32(lanes[2], lanes[3]);
-    out[0] = reinterpret_cast<U>(_mm256_unpacklo_epi64(t0, t1));
-    out[1] = reinterpret_cast<U>(_mm256_unpackhi_epi64(t0, t1));
-    out[2] = reinterpret_cast<U>(_mm256_unpacklo_epi64(t2, t3));
-    out[3] = reinterpret_cast<U>(_mm256_unpackhi_epi64(t2, t3));
+  static F LoadHalves(const std::byte* at) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
   }
 
   static F WidenHalves(U bits) {

@@ -1,6 +1,6 @@
-// Tiles of weights for kernels/cpu/matmul_tile.h and how the blocks of a file become one: bytes
-// that lie row by row within a register (4 consecutive k of each row) and, a lane a row, scales and
-// minimums. Internal to kernels/cpu.
+// Unpacked tiles for kernels/cpu/matmul_tile.h and how stored ones (kernels/tile_layout.h) become
+// them: bytes that lie row by row within a register (4 consecutive k of each row) and, a lane a
+// row, scales and minimums. Internal to kernels/cpu.
 //
 // V is a level's policy (matmul_tile.h), a type of an anonymous namespace, so that every template
 // here has internal linkage and its level's flags. Thread-safe (pure).
@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "kernels/quant_blocks.h"
+#include "kernels/tile_layout.h"
 
 namespace millrace::cpu {
 namespace {
@@ -120,6 +121,21 @@ inline Vector LoadVector(const T* at) {
   return v;
 }
 
+// One block of every row of a stored tile.
+template <typename V>
+struct StoredBlock {
+  const std::byte* dwords;
+  const std::byte* halves;
+
+  typename V::U Dword(int i) const {
+    return LoadVector<typename V::U>(dwords + std::ptrdiff_t{4} * V::kRows * i);
+  }
+  void Quad(int first, typename V::U* out) const {
+    for (int i = 0; i < 4; ++i) out[i] = Dword(first + i);
+  }
+  typename V::F Half() const { return V::LoadHalves(halves); }
+};
+
 // Byte `b` of each dword, as a scale of the tile. The signed form shifts arithmetically.
 template <typename V>
 inline typename V::U PlaceScale(typename V::U bytes, int b) {
@@ -150,15 +166,20 @@ inline typename V::U NonLinear(typename V::U nibbles) {
   return PlaceSigned<V>(V::LookUp(kNonLinear4, nibbles));
 }
 
+// d and a second half, of types that begin or end with both.
+template <typename V>
+inline void UnpackTwoHalves(typename V::U dwords, float* first, float* second) {
+  StoreVector(first, V::WidenHalves(dwords & 0xFFFFU));
+  StoreVector(second, V::WidenHalves(dwords >> 16));
+}
+
 // d, dmin and the 6-bit scales and minimums: the first 16 bytes of Q4_K and Q5_K.
 template <typename V>
-inline void UnpackHeader(const std::byte* const* rows, std::int64_t offset,
-                         SuperBlockTile<V>& tile) {
+inline void UnpackHeader(const StoredBlock<V>& stored, SuperBlockTile<V>& tile) {
   using U = typename V::U;
   U header[4];
-  V::LoadQuads(rows, offset, header);
-  StoreVector(tile.d, V::WidenHalves(header[0] & 0xFFFFU));
-  StoreVector(tile.dmin, V::WidenHalves(header[0] >> 16));
+  stored.Quad(0, header);
+  UnpackTwoHalves<V>(header[0], tile.d, tile.dmin);
   const U scales[2] = {header[1] & 0x3F3F3F3FU,
                        (header[3] & 0x0F0F0F0FU) | ((header[1] >> 2) & 0x30303030U)};
   const U mins[2] = {header[2] & 0x3F3F3F3FU,
@@ -171,13 +192,12 @@ inline void UnpackHeader(const std::byte* const* rows, std::int64_t offset,
 }
 
 template <typename V>
-inline void UnpackTile(const BlockQ4_K*, const std::byte* const* rows, std::int64_t offset,
-                       SuperBlockTile<V>& tile) {
+inline void UnpackTile(const BlockQ4_K*, const StoredBlock<V>& stored, SuperBlockTile<V>& tile) {
   using U = typename V::U;
-  UnpackHeader<V>(rows, offset, tile);
+  UnpackHeader<V>(stored, tile);
   for (int part = 0; part < 8; ++part) {  // 16 bytes: half of a pair of sub-blocks
     U q[4];
-    V::LoadQuads(rows, offset + 16 + 16 * part, q);
+    stored.Quad(4 + 4 * part, q);
     const int at = 16 * (part / 2) + 4 * (part % 2);
     for (int i = 0; i < 4; ++i) {
       StoreVector(tile.q[at + i], q[i] & 0x0F0F0F0FU);
@@ -187,16 +207,15 @@ inline void UnpackTile(const BlockQ4_K*, const std::byte* const* rows, std::int6
 }
 
 template <typename V>
-inline void UnpackTile(const BlockQ5_K*, const std::byte* const* rows, std::int64_t offset,
-                       SuperBlockTile<V>& tile) {
+inline void UnpackTile(const BlockQ5_K*, const StoredBlock<V>& stored, SuperBlockTile<V>& tile) {
   using U = typename V::U;
-  UnpackHeader<V>(rows, offset, tile);
+  UnpackHeader<V>(stored, tile);
   U high[8];
-  V::LoadQuads(rows, offset + 16, high);
-  V::LoadQuads(rows, offset + 32, high + 4);
+  stored.Quad(4, high);
+  stored.Quad(8, high + 4);
   for (int part = 0; part < 8; ++part) {
     U q[4];
-    V::LoadQuads(rows, offset + 48 + 16 * part, q);
+    stored.Quad(12 + 4 * part, q);
     const int at = 16 * (part / 2) + 4 * (part % 2);
     const int s = part / 2 * 2;
     for (int i = 0; i < 4; ++i) {
@@ -224,17 +243,16 @@ inline void PlaceSignedScales(const typename V::U* scales, SuperBlockTile<V>& ti
 }
 
 template <typename V>
-inline void UnpackTile(const BlockQ6_K*, const std::byte* const* rows, std::int64_t offset,
-                       SuperBlockTile<V>& tile) {
+inline void UnpackTile(const BlockQ6_K*, const StoredBlock<V>& stored, SuperBlockTile<V>& tile) {
   using U = typename V::U;
   for (int part = 0; part < 4; ++part) {  // 16 of the 64 bytes of high pairs; two make a half
     U high[4];
     U low[4];
     U next[4];
     const int half = part / 2;
-    V::LoadQuads(rows, offset + 128 + 16 * part, high);
-    V::LoadQuads(rows, offset + 64 * half + 16 * (part % 2), low);
-    V::LoadQuads(rows, offset + 64 * half + 32 + 16 * (part % 2), next);
+    stored.Quad(32 + 4 * part, high);
+    stored.Quad(16 * half + 4 * (part % 2), low);
+    stored.Quad(16 * half + 8 + 4 * (part % 2), next);
     const int at = 32 * half + 4 * (part % 2);
     for (int i = 0; i < 4; ++i) {
       const U pairs = high[i];
@@ -246,33 +264,20 @@ inline void UnpackTile(const BlockQ6_K*, const std::byte* const* rows, std::int6
     }
   }
   U scales[4];
-  V::LoadQuads(rows, offset + 192, scales);
+  stored.Quad(48, scales);
   PlaceSignedScales<V, 32>(scales, tile);
-  U tail[4];
-  V::LoadQuads(rows, offset + 194, tail);  // the last dword ends with d
-  StoreVector(tile.d, V::WidenHalves(tail[3] >> 16));
+  StoreVector(tile.d, stored.Half());
 }
 
-template <typename V>
-inline typename V::F LoadHalves(const std::byte* const* rows, std::int64_t offset) {
-  alignas(64) std::uint32_t bits[V::kRows];
-  for (int r = 0; r < V::kRows; ++r) {
-    HalfBits half;
-    __builtin_memcpy(&half, rows[r] + offset, sizeof(half));
-    bits[r] = half;
-  }
-  return V::WidenHalves(LoadVector<typename V::U>(bits));
-}
-
-// 64 bytes of pairs of bits: Q2_K's values and the low bits of Q3_K's. `add` gets a quad and the
-// index of its place.
+// 64 bytes of pairs of bits, from dword `first` on: Q2_K's values and the low bits of Q3_K's. `add`
+// gets a quad and the index of its place.
 template <typename V, typename Add>
-inline void UnpackPairQuads(const std::byte* const* rows, std::int64_t offset,
-                            SuperBlockTile<V>& tile, const Add& add) {
+inline void UnpackPairQuads(const StoredBlock<V>& stored, int first, SuperBlockTile<V>& tile,
+                            const Add& add) {
   using U = typename V::U;
   for (int part = 0; part < 4; ++part) {  // 16 bytes; two make a half
     U q[4];
-    V::LoadQuads(rows, offset + 16 * part, q);
+    stored.Quad(first + 4 * part, q);
     for (int j = 0; j < 4; ++j) {
       for (int i = 0; i < 4; ++i) {
         const int at = 32 * (part / 2) + 8 * j + 4 * (part % 2) + i;
@@ -283,12 +288,11 @@ inline void UnpackPairQuads(const std::byte* const* rows, std::int64_t offset,
 }
 
 template <typename V>
-inline void UnpackTile(const BlockQ2_K*, const std::byte* const* rows, std::int64_t offset,
-                       SuperBlockTile<V>& tile) {
+inline void UnpackTile(const BlockQ2_K*, const StoredBlock<V>& stored, SuperBlockTile<V>& tile) {
   using U = typename V::U;
-  UnpackPairQuads<V>(rows, offset + 16, tile, [](U q, int) { return q; });
+  UnpackPairQuads<V>(stored, 4, tile, [](U q, int) { return q; });
   U packed[4];
-  V::LoadQuads(rows, offset, packed);
+  stored.Quad(0, packed);
   for (int s = 0; s < 16; ++s) {
     StoreVector(tile.scales[s], PlaceScale<V>(packed[s / 4] & 0x0F0F0F0FU, s % 4));
   }
@@ -296,8 +300,7 @@ inline void UnpackTile(const BlockQ2_K*, const std::byte* const* rows, std::int6
     const U mins = (packed[pair / 2] >> (16 * (pair % 2) + 4)) & 0x0F0FU;
     StoreVector(tile.mins[pair], (mins & 0x0FU) | ((mins & 0x0F00U) << 8));
   }
-  StoreVector(tile.d, LoadHalves<V>(rows, offset + 80));
-  StoreVector(tile.dmin, LoadHalves<V>(rows, offset + 82));
+  UnpackTwoHalves<V>(stored.Dword(20), tile.d, tile.dmin);
 }
 
 // 6-bit scales of which 32 is to be taken off, as Q6_K's signed ones; four a dword.
@@ -307,35 +310,30 @@ inline typename V::U SubtractScaleOffset(typename V::U bytes) {
 }
 
 template <typename V>
-inline void UnpackTile(const BlockQ3_K*, const std::byte* const* rows, std::int64_t offset,
-                       SuperBlockTile<V>& tile) {
+inline void UnpackTile(const BlockQ3_K*, const StoredBlock<V>& stored, SuperBlockTile<V>& tile) {
   using U = typename V::U;
   U high[8];
-  V::LoadQuads(rows, offset, high);
-  V::LoadQuads(rows, offset + 16, high + 4);
-  UnpackPairQuads<V>(rows, offset + 32, tile, [&](U q, int at) {
+  stored.Quad(0, high);
+  stored.Quad(4, high + 4);
+  UnpackPairQuads<V>(stored, 8, tile, [&](U q, int at) {
     return q | (((high[at % 8] >> (at / 8)) & 0x01010101U) << 2);
   });
-  U tail[4];
-  V::LoadQuads(rows, offset + 94, tail);  // two bytes of q, 12 of scales, d
-  const U low[2] = {(tail[0] >> 16) | (tail[1] << 16), (tail[1] >> 16) | (tail[2] << 16)};
-  const U pairs = (tail[2] >> 16) | (tail[3] << 16);
+  const U low[2] = {stored.Dword(24), stored.Dword(25)};
+  const U pairs = stored.Dword(26);
   U scales[4];
   for (int group = 0; group < 4; ++group) {
     const U nibbles = (low[group % 2] >> (group / 2 * 4)) & 0x0F0F0F0FU;
     scales[group] = SubtractScaleOffset<V>(nibbles | (((pairs >> (2 * group)) & 0x03030303U) << 4));
   }
   PlaceSignedScales<V, 4>(scales, tile);
-  StoreVector(tile.d, V::WidenHalves(tail[3] >> 16));
+  StoreVector(tile.d, stored.Half());
 }
 
 template <typename V>
-inline void UnpackTile(const BlockIQ4_XS*, const std::byte* const* rows, std::int64_t offset,
-                       SuperBlockTile<V>& tile) {
+inline void UnpackTile(const BlockIQ4_XS*, const StoredBlock<V>& stored, SuperBlockTile<V>& tile) {
   using U = typename V::U;
   using I = typename V::I;
-  U header[4];
-  V::LoadQuads(rows, offset, header);  // d and the high bits of scales, the low ones, 8 bytes of q
+  const U header[2] = {stored.Dword(0), stored.Dword(1)};  // d and high bits of scales, low ones
   const U high = header[0] >> 16;
   for (int s = 0; s < 8; ++s) {
     const U scale = ((header[1] >> (4 * s)) & 0x0FU) | (((high >> (2 * s)) & 3U) << 4);
@@ -345,7 +343,7 @@ inline void UnpackTile(const BlockIQ4_XS*, const std::byte* const* rows, std::in
     const auto factor = reinterpret_cast<U>(V::kSignedWeights ? value * 0 : value * 128);
     StoreVector(tile.mins[s], (factor & 0xFFFFU) | (factor << 16));  // 32 values are two of 16
     U q[4];
-    V::LoadQuads(rows, offset + 8 + 16 * s, q);
+    stored.Quad(2 + 4 * s, q);
     for (int i = 0; i < 4; ++i) {
       StoreVector(tile.q[8 * s + i], NonLinear<V>(q[i] & 0x0F0F0F0FU));
       StoreVector(tile.q[8 * s + 4 + i], NonLinear<V>((q[i] >> 4) & 0x0F0F0F0FU));
@@ -355,10 +353,10 @@ inline void UnpackTile(const BlockIQ4_XS*, const std::byte* const* rows, std::in
 }
 
 template <typename V>
-inline void UnpackNibbleBlock(const std::byte* const* rows, std::int64_t offset, int block,
+inline void UnpackNibbleBlock(const StoredBlock<V>& stored, int first, int block,
                               BlocksTile<V>& tile) {
   typename V::U q[4];
-  V::LoadQuads(rows, offset, q);
+  stored.Quad(first, q);
   for (int i = 0; i < 4; ++i) {
     StoreVector(tile.q[8 * block + i], q[i] & 0x0F0F0F0FU);
     StoreVector(tile.q[8 * block + 4 + i], (q[i] >> 4) & 0x0F0F0F0FU);
@@ -366,27 +364,26 @@ inline void UnpackNibbleBlock(const std::byte* const* rows, std::int64_t offset,
 }
 
 template <typename V>
-inline void UnpackBlock(const BlockQ4_0*, const std::byte* const* rows, std::int64_t offset,
-                        int block, BlocksTile<V>& tile) {
-  StoreVector(tile.d[block], LoadHalves<V>(rows, offset));
-  UnpackNibbleBlock<V>(rows, offset + 2, block, tile);
+inline void UnpackBlock(const BlockQ4_0*, const StoredBlock<V>& stored, int block,
+                        BlocksTile<V>& tile) {
+  StoreVector(tile.d[block], stored.Half());
+  UnpackNibbleBlock<V>(stored, 0, block, tile);
 }
 
 template <typename V>
-inline void UnpackBlock(const BlockQ4_1*, const std::byte* const* rows, std::int64_t offset,
-                        int block, BlocksTile<V>& tile) {
-  StoreVector(tile.d[block], LoadHalves<V>(rows, offset));
-  StoreVector(tile.m[block], LoadHalves<V>(rows, offset + 2));
-  UnpackNibbleBlock<V>(rows, offset + 4, block, tile);
+inline void UnpackBlock(const BlockQ4_1*, const StoredBlock<V>& stored, int block,
+                        BlocksTile<V>& tile) {
+  UnpackTwoHalves<V>(stored.Dword(0), tile.d[block], tile.m[block]);
+  UnpackNibbleBlock<V>(stored, 1, block, tile);
 }
 
 template <typename V>
-inline void UnpackBlock(const BlockQ8_0*, const std::byte* const* rows, std::int64_t offset,
-                        int block, BlocksTile<V>& tile) {
-  StoreVector(tile.d[block], LoadHalves<V>(rows, offset));
+inline void UnpackBlock(const BlockQ8_0*, const StoredBlock<V>& stored, int block,
+                        BlocksTile<V>& tile) {
+  StoreVector(tile.d[block], stored.Half());
   for (int part = 0; part < 2; ++part) {
     typename V::U q[4];
-    V::LoadQuads(rows, offset + 2 + 16 * part, q);
+    stored.Quad(4 * part, q);
     for (int i = 0; i < 4; ++i) {
       StoreVector(tile.q[8 * block + 4 * part + i], PlaceSigned<V>(q[i]));
     }
@@ -394,11 +391,11 @@ inline void UnpackBlock(const BlockQ8_0*, const std::byte* const* rows, std::int
 }
 
 template <typename V>
-inline void UnpackBlock(const BlockIQ4_NL*, const std::byte* const* rows, std::int64_t offset,
-                        int block, BlocksTile<V>& tile) {
-  StoreVector(tile.d[block], LoadHalves<V>(rows, offset));
+inline void UnpackBlock(const BlockIQ4_NL*, const StoredBlock<V>& stored, int block,
+                        BlocksTile<V>& tile) {
+  StoreVector(tile.d[block], stored.Half());
   typename V::U q[4];
-  V::LoadQuads(rows, offset + 2, q);
+  stored.Quad(0, q);
   for (int i = 0; i < 4; ++i) {
     StoreVector(tile.q[8 * block + i], NonLinear<V>(q[i] & 0x0F0F0F0FU));
     StoreVector(tile.q[8 * block + 4 + i], NonLinear<V>((q[i] >> 4) & 0x0F0F0F0FU));
@@ -414,14 +411,12 @@ inline typename V::U SpreadToBit4(typename V::U bits) {
 
 // Five bits: the fifth ones in the dword before the nibbles.
 template <typename V>
-inline void UnpackFiveBitBlock(const std::byte* const* rows, std::int64_t offset, int block,
+inline void UnpackFiveBitBlock(const StoredBlock<V>& stored, int first, int block,
                                BlocksTile<V>& tile) {
   using U = typename V::U;
-  alignas(64) std::uint32_t bits[V::kRows];
-  for (int r = 0; r < V::kRows; ++r) __builtin_memcpy(&bits[r], rows[r] + offset, sizeof(bits[r]));
-  const auto high = LoadVector<U>(bits);
+  const U high = stored.Dword(first);
   U q[4];
-  V::LoadQuads(rows, offset + 4, q);
+  stored.Quad(first + 1, q);
   for (int i = 0; i < 4; ++i) {
     StoreVector(tile.q[8 * block + i], (q[i] & 0x0F0F0F0FU) | SpreadToBit4<V>(high >> (4 * i)));
     StoreVector(tile.q[8 * block + 4 + i],
@@ -430,18 +425,17 @@ inline void UnpackFiveBitBlock(const std::byte* const* rows, std::int64_t offset
 }
 
 template <typename V>
-inline void UnpackBlock(const BlockQ5_0*, const std::byte* const* rows, std::int64_t offset,
-                        int block, BlocksTile<V>& tile) {
-  StoreVector(tile.d[block], LoadHalves<V>(rows, offset));
-  UnpackFiveBitBlock<V>(rows, offset + 2, block, tile);
+inline void UnpackBlock(const BlockQ5_0*, const StoredBlock<V>& stored, int block,
+                        BlocksTile<V>& tile) {
+  StoreVector(tile.d[block], stored.Half());
+  UnpackFiveBitBlock<V>(stored, 0, block, tile);
 }
 
 template <typename V>
-inline void UnpackBlock(const BlockQ5_1*, const std::byte* const* rows, std::int64_t offset,
-                        int block, BlocksTile<V>& tile) {
-  StoreVector(tile.d[block], LoadHalves<V>(rows, offset));
-  StoreVector(tile.m[block], LoadHalves<V>(rows, offset + 2));
-  UnpackFiveBitBlock<V>(rows, offset + 4, block, tile);
+inline void UnpackBlock(const BlockQ5_1*, const StoredBlock<V>& stored, int block,
+                        BlocksTile<V>& tile) {
+  UnpackTwoHalves<V>(stored.Dword(0), tile.d[block], tile.m[block]);
+  UnpackFiveBitBlock<V>(stored, 1, block, tile);
 }
 
 }  // namespace

@@ -4,22 +4,27 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/memory.h"
 #include "base/status.h"
 
 namespace millrace {
 namespace {
 
-// The page cache is dropped behind reads of at least this size, piece by piece, so that loading a
-// file as large as memory does not push out the weights just laid down. Smaller models stay cached,
-// which makes their next start fast.
-constexpr std::size_t kDropBehindBytes = std::size_t{8} << 20;
+// Reads below this are headers, which are read again.
+constexpr std::size_t kDropBehindBytes = std::size_t{64} << 10;
+
+// The page cache is dropped behind the reads of a file that has no room there beside its weights,
+// so that loading it does not push out what else is cached. Smaller models stay cached, which makes
+// their next start fast.
+bool DropsBehind(std::uint64_t file_bytes) {
+  return file_bytes > static_cast<std::uint64_t>(AvailableMemoryBytes()) / 2;
+}
 
 absl::Status ErrnoStatus(const std::string& path, int error) {
   const std::string message = absl::StrCat(path, ": ", std::strerror(error));
@@ -30,7 +35,7 @@ absl::Status ErrnoStatus(const std::string& path, int error) {
 
 class FileSource final : public ByteSource {
  public:
-  FileSource(int fd, std::uint64_t size) : fd_(fd), size_(size) {}
+  FileSource(int fd, std::uint64_t size) : fd_(fd), size_(size), drops_behind_(DropsBehind(size)) {}
   ~FileSource() override { ::close(fd_); }
   FileSource(const FileSource&) = delete;
   FileSource& operator=(const FileSource&) = delete;
@@ -40,16 +45,10 @@ class FileSource final : public ByteSource {
   absl::Status Read(std::uint64_t offset_bytes, std::span<std::byte> out) const override {
     MILLRACE_CHECK(offset_bytes <= size_ && out.size() <= size_ - offset_bytes,
                    "a read stays inside its source");
-    const bool drop_behind = out.size() >= kDropBehindBytes;
-    while (!out.empty()) {
-      const std::size_t size = std::min(out.size(), kDropBehindBytes);
-      MILLRACE_RETURN_IF_ERROR(ReadFully(offset_bytes, out.first(size)));
-      if (drop_behind) {
-        ::posix_fadvise(fd_, static_cast<off_t>(offset_bytes), static_cast<off_t>(size),
-                        POSIX_FADV_DONTNEED);
-      }
-      offset_bytes += size;
-      out = out.subspan(size);
+    MILLRACE_RETURN_IF_ERROR(ReadFully(offset_bytes, out));
+    if (drops_behind_ && out.size() >= kDropBehindBytes) {
+      ::posix_fadvise(fd_, static_cast<off_t>(offset_bytes), static_cast<off_t>(out.size()),
+                      POSIX_FADV_DONTNEED);
     }
     return absl::OkStatus();
   }
@@ -72,6 +71,7 @@ class FileSource final : public ByteSource {
 
   const int fd_;
   const std::uint64_t size_;
+  const bool drops_behind_;
 };
 
 }  // namespace

@@ -13,7 +13,8 @@
 namespace millrace {
 
 // Opens `path` for reading with pread. NOT_FOUND, PERMISSION_DENIED or INVALID_ARGUMENT (no regular
-// file, or no file to open) naming the path. The page cache is dropped behind large reads.
+// file, or no file to open) naming the path. The page cache is dropped behind the reads of
+// a file that takes more than half of the memory at hand.
 absl::StatusOr<std::shared_ptr<const ByteSource>> OpenFileSource(const std::string& path);
 
 // The bytes [begin_bytes, begin_bytes + size_bytes) of `whole`; a read that fails says that it was

@@ -15,6 +15,7 @@
 
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/quantize.h"
+#include "kernels/tile_layout.h"
 #include "tests/kernels/random_weights.h"
 
 namespace millrace::cpu {
@@ -60,14 +61,17 @@ class HugeMemory {
   std::span<std::byte> span_;
 };
 
-// A row that repeats keeps the setup short; kernels do not look at the values.
-void FillRows(DType dtype, std::int64_t k, std::span<std::byte> weights) {
-  const auto row_bytes = static_cast<std::size_t>(RowBytes(dtype, k));
-  std::vector<std::byte> row(row_bytes);
+// A tile that repeats keeps the setup short; kernels do not look at the values.
+void FillTiles(const MatmulVariant& variant, std::int64_t k, std::span<std::byte> weights) {
+  const std::int64_t rows = variant.tile_rows;
+  const auto bytes = static_cast<std::size_t>(TileBytes(variant.dtype, k, variant.tile_rows));
+  std::vector<std::byte> row(static_cast<std::size_t>(rows * RowBytes(variant.dtype, k)));
+  std::vector<std::byte> tile(bytes);
   std::mt19937 rng(1);
-  testing::FillWeights(dtype, row.data(), k, rng);
-  for (std::size_t at = 0; at + row_bytes <= weights.size(); at += row_bytes) {
-    std::memcpy(weights.data() + at, row.data(), row_bytes);
+  testing::FillWeights(variant.dtype, row.data(), rows * k, rng);
+  PackTiles(variant.dtype, row.data(), rows, k, variant.tile_rows, tile.data());
+  for (std::size_t at = 0; at + bytes <= weights.size(); at += bytes) {
+    std::memcpy(weights.data() + at, tile.data(), bytes);
   }
 }
 
@@ -77,8 +81,9 @@ void Product(benchmark::State& state, const MatmulVariant& variant) {
   const ActivationFormat format = Info(variant.dtype).activation;
   const HugeMemory memory(kWeightBytes);
   const std::span<std::byte> weights = memory.span();
-  FillRows(variant.dtype, k, weights);
-  const std::int64_t n = static_cast<std::int64_t>(weights.size()) / RowBytes(variant.dtype, k);
+  FillTiles(variant, k, weights);
+  const std::int64_t tile_bytes = TileBytes(variant.dtype, k, variant.tile_rows);
+  const std::int64_t n = static_cast<std::int64_t>(weights.size()) / tile_bytes * variant.tile_rows;
   const std::int64_t x_bytes = ActivationRowBytes(format, k);
   std::vector<std::byte> x(static_cast<std::size_t>(m * x_bytes));
   std::vector<float> values(static_cast<std::size_t>(k), 0.25F);
@@ -88,7 +93,7 @@ void Product(benchmark::State& state, const MatmulVariant& variant) {
   // Slices as a worker takes them; the outputs of all of them share one small buffer.
   const std::int64_t slice = 256;
   std::vector<float> y(static_cast<std::size_t>(m * slice));
-  MatmulParams params{.w_row_bytes = RowBytes(variant.dtype, k),
+  MatmulParams params{.w_tile_bytes = tile_bytes,
                       .k = k,
                       .n_end = slice,
                       .x = x.data(),
@@ -100,12 +105,13 @@ void Product(benchmark::State& state, const MatmulVariant& variant) {
   const std::int64_t slices = n / slice;
   std::int64_t at = 0;
   for (auto _ : state) {
-    params.w = weights.data() + at * slice * params.w_row_bytes;
+    params.w = weights.data() + at * slice / variant.tile_rows * params.w_tile_bytes;
     variant.fn(params);
     benchmark::DoNotOptimize(y.data());
     at = (at + 1) % slices;
   }
-  const double bytes = static_cast<double>(state.iterations() * slice * params.w_row_bytes);
+  const double bytes =
+      static_cast<double>(state.iterations() * slice / variant.tile_rows * params.w_tile_bytes);
   const double read = ReadBandwidth(weights);
   using benchmark::Counter;
   state.counters["B/s"] = Counter(bytes, Counter::kIsRate);
@@ -118,7 +124,7 @@ void Register() {
   for (const MatmulVariant& variant : MatmulVariants()) {
     if (!Supports(variant.isa)) continue;
     auto* bench = benchmark::RegisterBenchmark(
-        variant.name, [&variant](benchmark::State& state) { Product(state, variant); });
+        Name(variant).c_str(), [&variant](benchmark::State& state) { Product(state, variant); });
     bench->ArgNames({"m", "k"})->ArgsProduct({{1, 2, 4, 8, 32}, {512, 2048}})->UseRealTime();
   }
 }

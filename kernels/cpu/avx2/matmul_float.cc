@@ -7,9 +7,9 @@
 namespace millrace::cpu::avx2 {
 
 const MatmulVariant kFloatMatmuls[kFloatTypes] = {
-    {Isa::kAvx2, DType::kF32, "avx2/F32", MatmulFloats<LanesAvx2, DType::kF32, 2, 2>},
-    {Isa::kAvx2, DType::kF16, "avx2/F16", MatmulFloats<LanesAvx2, DType::kF16, 2, 2>},
-    {Isa::kAvx2, DType::kBF16, "avx2/BF16", MatmulFloats<LanesAvx2, DType::kBF16, 2, 2>},
+    {Isa::kAvx2, DType::kF32, 1, MatmulFloats<LanesAvx2, DType::kF32, 2, 2>},
+    {Isa::kAvx2, DType::kF16, 1, MatmulFloats<LanesAvx2, DType::kF16, 2, 2>},
+    {Isa::kAvx2, DType::kBF16, 1, MatmulFloats<LanesAvx2, DType::kBF16, 2, 2>},
 };
 
 }  // namespace millrace::cpu::avx2

@@ -166,26 +166,9 @@ struct Level : TileAvx2 {
   }
 };
 
-template <typename Block>
-constexpr MatmulFn kBlocks = MatmulTiles<Level, BlocksWalk<Level, Block>>;
-template <typename Block>
-constexpr MatmulFn kSuperBlocks = MatmulTiles<Level, SuperBlockWalk<Level, Block>>;
-
 }  // namespace
 
-const MatmulVariant kQuantisedMatmuls[kQuantisedTypes] = {
-    {Isa::kAvx2, DType::kQ8_0, "avx2/Q8_0", kBlocks<BlockQ8_0>},
-    {Isa::kAvx2, DType::kQ4_0, "avx2/Q4_0", kBlocks<BlockQ4_0>},
-    {Isa::kAvx2, DType::kQ4_1, "avx2/Q4_1", kBlocks<BlockQ4_1>},
-    {Isa::kAvx2, DType::kQ5_0, "avx2/Q5_0", kBlocks<BlockQ5_0>},
-    {Isa::kAvx2, DType::kQ5_1, "avx2/Q5_1", kBlocks<BlockQ5_1>},
-    {Isa::kAvx2, DType::kIQ4_NL, "avx2/IQ4_NL", kBlocks<BlockIQ4_NL>},
-    {Isa::kAvx2, DType::kQ2_K, "avx2/Q2_K", kSuperBlocks<BlockQ2_K>},
-    {Isa::kAvx2, DType::kQ3_K, "avx2/Q3_K", kSuperBlocks<BlockQ3_K>},
-    {Isa::kAvx2, DType::kQ4_K, "avx2/Q4_K", kSuperBlocks<BlockQ4_K>},
-    {Isa::kAvx2, DType::kQ5_K, "avx2/Q5_K", kSuperBlocks<BlockQ5_K>},
-    {Isa::kAvx2, DType::kQ6_K, "avx2/Q6_K", kSuperBlocks<BlockQ6_K>},
-    {Isa::kAvx2, DType::kIQ4_XS, "avx2/IQ4_XS", kSuperBlocks<BlockIQ4_XS>},
-};
+constinit const std::array<MatmulVariant, kQuantisedTypes> kQuantisedMatmuls =
+    TileMatmuls<Level>(Isa::kAvx2);
 
 }  // namespace millrace::cpu::avx2

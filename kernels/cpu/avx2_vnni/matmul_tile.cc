@@ -30,26 +30,9 @@ struct Registers : TileAvx2 {
 
 using Level = VnniLevel<Registers>;
 
-template <typename Block>
-constexpr MatmulFn kBlocks = MatmulTiles<Level, BlocksWalk<Level, Block>>;
-template <typename Block>
-constexpr MatmulFn kSuperBlocks = MatmulTiles<Level, SuperBlockWalk<Level, Block>>;
-
 }  // namespace
 
-const MatmulVariant kQuantisedMatmuls[kQuantisedTypes] = {
-    {Isa::kAvx2Vnni, DType::kQ8_0, "avx2-vnni/Q8_0", kBlocks<BlockQ8_0>},
-    {Isa::kAvx2Vnni, DType::kQ4_0, "avx2-vnni/Q4_0", kBlocks<BlockQ4_0>},
-    {Isa::kAvx2Vnni, DType::kQ4_1, "avx2-vnni/Q4_1", kBlocks<BlockQ4_1>},
-    {Isa::kAvx2Vnni, DType::kQ5_0, "avx2-vnni/Q5_0", kBlocks<BlockQ5_0>},
-    {Isa::kAvx2Vnni, DType::kQ5_1, "avx2-vnni/Q5_1", kBlocks<BlockQ5_1>},
-    {Isa::kAvx2Vnni, DType::kIQ4_NL, "avx2-vnni/IQ4_NL", kBlocks<BlockIQ4_NL>},
-    {Isa::kAvx2Vnni, DType::kQ2_K, "avx2-vnni/Q2_K", kSuperBlocks<BlockQ2_K>},
-    {Isa::kAvx2Vnni, DType::kQ3_K, "avx2-vnni/Q3_K", kSuperBlocks<BlockQ3_K>},
-    {Isa::kAvx2Vnni, DType::kQ4_K, "avx2-vnni/Q4_K", kSuperBlocks<BlockQ4_K>},
-    {Isa::kAvx2Vnni, DType::kQ5_K, "avx2-vnni/Q5_K", kSuperBlocks<BlockQ5_K>},
-    {Isa::kAvx2Vnni, DType::kQ6_K, "avx2-vnni/Q6_K", kSuperBlocks<BlockQ6_K>},
-    {Isa::kAvx2Vnni, DType::kIQ4_XS, "avx2-vnni/IQ4_XS", kSuperBlocks<BlockIQ4_XS>},
-};
+constinit const std::array<MatmulVariant, kQuantisedTypes> kQuantisedMatmuls =
+    TileMatmuls<Level>(Isa::kAvx2Vnni);
 
 }  // namespace millrace::cpu::avx2_vnni

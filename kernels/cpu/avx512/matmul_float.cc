@@ -7,9 +7,9 @@
 namespace millrace::cpu::avx512 {
 
 const MatmulVariant kFloatMatmuls[kFloatTypes] = {
-    {Isa::kAvx512, DType::kF32, "avx512/F32", MatmulFloats<LanesAvx512, DType::kF32, 4, 4>},
-    {Isa::kAvx512, DType::kF16, "avx512/F16", MatmulFloats<LanesAvx512, DType::kF16, 4, 4>},
-    {Isa::kAvx512, DType::kBF16, "avx512/BF16", MatmulFloats<LanesAvx512, DType::kBF16, 4, 4>},
+    {Isa::kAvx512, DType::kF32, 1, MatmulFloats<LanesAvx512, DType::kF32, 4, 4>},
+    {Isa::kAvx512, DType::kF16, 1, MatmulFloats<LanesAvx512, DType::kF16, 4, 4>},
+    {Isa::kAvx512, DType::kBF16, 1, MatmulFloats<LanesAvx512, DType::kBF16, 4, 4>},
 };
 
 }  // namespace millrace::cpu::avx512

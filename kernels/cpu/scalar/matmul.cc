@@ -252,24 +252,24 @@ void MatmulFloat(const MatmulParams& p) {
 }  // namespace
 
 const MatmulVariant kFloatMatmuls[kFloatTypes] = {
-    {Isa::kScalar, DType::kF32, "scalar/F32", MatmulFloat<DType::kF32>},
-    {Isa::kScalar, DType::kF16, "scalar/F16", MatmulFloat<DType::kF16>},
-    {Isa::kScalar, DType::kBF16, "scalar/BF16", MatmulFloat<DType::kBF16>},
+    {Isa::kScalar, DType::kF32, 1, MatmulFloat<DType::kF32>},
+    {Isa::kScalar, DType::kF16, 1, MatmulFloat<DType::kF16>},
+    {Isa::kScalar, DType::kBF16, 1, MatmulFloat<DType::kBF16>},
 };
 
 const MatmulVariant kQuantisedMatmuls[kQuantisedTypes] = {
-    {Isa::kScalar, DType::kQ8_0, "scalar/Q8_0", MatmulQuantised<UnpackedQ8_0>},
-    {Isa::kScalar, DType::kQ4_0, "scalar/Q4_0", MatmulQuantised<UnpackedOffset<BlockQ4_0, 8>>},
-    {Isa::kScalar, DType::kQ4_1, "scalar/Q4_1", MatmulQuantised<UnpackedMinimum<BlockQ4_1>>},
-    {Isa::kScalar, DType::kQ5_0, "scalar/Q5_0", MatmulQuantised<UnpackedOffset<BlockQ5_0, 16>>},
-    {Isa::kScalar, DType::kQ5_1, "scalar/Q5_1", MatmulQuantised<UnpackedMinimum<BlockQ5_1>>},
-    {Isa::kScalar, DType::kIQ4_NL, "scalar/IQ4_NL", MatmulQuantised<UnpackedIQ4_NL>},
-    {Isa::kScalar, DType::kQ2_K, "scalar/Q2_K", MatmulQuantised<UnpackedQ2_K>},
-    {Isa::kScalar, DType::kQ3_K, "scalar/Q3_K", MatmulQuantised<UnpackedSigned16<BlockQ3_K, 4>>},
-    {Isa::kScalar, DType::kQ4_K, "scalar/Q4_K", MatmulQuantised<UnpackedWithMins<BlockQ4_K>>},
-    {Isa::kScalar, DType::kQ5_K, "scalar/Q5_K", MatmulQuantised<UnpackedWithMins<BlockQ5_K>>},
-    {Isa::kScalar, DType::kQ6_K, "scalar/Q6_K", MatmulQuantised<UnpackedSigned16<BlockQ6_K, 32>>},
-    {Isa::kScalar, DType::kIQ4_XS, "scalar/IQ4_XS", MatmulQuantised<UnpackedIQ4_XS>},
+    {Isa::kScalar, DType::kQ8_0, 1, MatmulQuantised<UnpackedQ8_0>},
+    {Isa::kScalar, DType::kQ4_0, 1, MatmulQuantised<UnpackedOffset<BlockQ4_0, 8>>},
+    {Isa::kScalar, DType::kQ4_1, 1, MatmulQuantised<UnpackedMinimum<BlockQ4_1>>},
+    {Isa::kScalar, DType::kQ5_0, 1, MatmulQuantised<UnpackedOffset<BlockQ5_0, 16>>},
+    {Isa::kScalar, DType::kQ5_1, 1, MatmulQuantised<UnpackedMinimum<BlockQ5_1>>},
+    {Isa::kScalar, DType::kIQ4_NL, 1, MatmulQuantised<UnpackedIQ4_NL>},
+    {Isa::kScalar, DType::kQ2_K, 1, MatmulQuantised<UnpackedQ2_K>},
+    {Isa::kScalar, DType::kQ3_K, 1, MatmulQuantised<UnpackedSigned16<BlockQ3_K, 4>>},
+    {Isa::kScalar, DType::kQ4_K, 1, MatmulQuantised<UnpackedWithMins<BlockQ4_K>>},
+    {Isa::kScalar, DType::kQ5_K, 1, MatmulQuantised<UnpackedWithMins<BlockQ5_K>>},
+    {Isa::kScalar, DType::kQ6_K, 1, MatmulQuantised<UnpackedSigned16<BlockQ6_K, 32>>},
+    {Isa::kScalar, DType::kIQ4_XS, 1, MatmulQuantised<UnpackedIQ4_XS>},
 };
 
 }  // namespace millrace::cpu::scalar

@@ -8,7 +8,7 @@
 
 namespace millrace::cpu {
 
-CpuBackend::CpuBackend(int threads, Isa isa) : isa_(isa), pool_(threads) {}
+CpuBackend::CpuBackend(int threads, Isa isa) : isa_(isa), pool_(threads), weights_(isa) {}
 
 absl::StatusOr<WeightId> CpuBackend::LoadWeight(std::string_view name, DType dtype,
                                                 std::span<const std::int64_t> shape,

@@ -5,14 +5,14 @@
 #include <cmath>
 #include <utility>
 
-#include "kernels/dequantize.h"
+#include "kernels/tile_layout.h"
 
 namespace millrace::cpu {
 namespace {
 
-// Output features of one task of a product: whole tiles of 16 rows, a few tasks for each worker so
-// that they end together, and not less than what keeps a task well above the cost of handing it
-// out.
+// Output features of one task of a product: whole tiles (of at most 16 rows), a few tasks for each
+// worker so that they end together, and not less than what keeps a task well above the cost of
+// handing it out.
 constexpr std::int64_t kTile = 16;
 constexpr std::int64_t kTasksPerWorker = 4;
 constexpr std::int64_t kMinTaskRows = 64;
@@ -94,9 +94,8 @@ void Executor::operator()(const EmbedStage& stage) {
   const Weight& table = weights_->Get(stage.table);
   const std::int64_t pairs = dims_.rope.rotary_dim / 2;
   ParallelFor(num_tokens(), [&](std::int64_t t, int) {
-    DequantizeRow(table.dtype,
-                  table.bytes.data() + token_ids_[static_cast<std::size_t>(t)] * table.row_bytes,
-                  dims_.hidden, buffers_->x + t * dims_.hidden);
+    DequantizeTiledRow(table.dtype, table.bytes.data(), token_ids_[static_cast<std::size_t>(t)],
+                       dims_.hidden, table.tile_rows, buffers_->x + t * dims_.hidden);
     RopeAngles(input_->positions[static_cast<std::size_t>(t)], dims_.rope.inverse_frequency,
                dims_.rope.magnitude, buffers_->cosines + t * pairs, buffers_->sines + t * pairs);
   });
@@ -145,7 +144,7 @@ void Executor::Multiply(std::span<const Product> products, std::int64_t m) {
   }
   const auto weights_of = [&](std::int64_t i) {
     const Task& task = tasks[static_cast<std::size_t>(i)];
-    return task.product->weight->bytes.data() + task.begin * task.product->weight->row_bytes;
+    return task.product->weight->tile(0, task.begin);
   };
   ParallelForAhead(static_cast<std::int64_t>(count), [&](std::int64_t i, std::int64_t next) {
     const auto& [product, begin, end] = tasks[static_cast<std::size_t>(i)];
@@ -153,7 +152,7 @@ void Executor::Multiply(std::span<const Product> products, std::int64_t m) {
     const ActivationFormat format = Info(weight.dtype).activation;
     MatmulParams params;
     params.w = weight.bytes.data();
-    params.w_row_bytes = weight.row_bytes;
+    params.w_tile_bytes = weight.tile_bytes;
     params.k = weight.k;
     params.n_begin = begin;
     params.n_end = end;
@@ -345,7 +344,7 @@ void Executor::GateUpTask(const FeedForward& ffn, const MoePlan::Group& group, s
     const ActivationFormat format = Info(weight.dtype).activation;
     MatmulParams params;
     params.w = weight.expert(group.expert);
-    params.w_row_bytes = weight.row_bytes;
+    params.w_tile_bytes = weight.tile_bytes;
     params.k = weight.k;
     params.n_begin = begin;
     params.n_end = end;
@@ -355,7 +354,7 @@ void Executor::GateUpTask(const FeedForward& ffn, const MoePlan::Group& group, s
     params.m = group.count;
     params.y = outputs[side] + std::int64_t{group.begin} * dims_.ffn;
     params.y_stride = dims_.ffn;
-    params.next_w = side == 0 ? ffn.up->expert(group.expert) + begin * ffn.up->row_bytes : next_w;
+    params.next_w = side == 0 ? ffn.up->tile(group.expert, begin) : next_w;
     matmul(weight.dtype)(params);
   }
   const ActivationFormat format = Info(ffn.down->dtype).activation;
@@ -374,7 +373,7 @@ void Executor::DownTask(const Weight& down, const MoePlan::Group& group, std::in
   const ActivationFormat format = Info(down.dtype).activation;
   MatmulParams params;
   params.w = down.expert(group.expert);
-  params.w_row_bytes = down.row_bytes;
+  params.w_tile_bytes = down.tile_bytes;
   params.k = down.k;
   params.n_begin = begin;
   params.n_end = end;
@@ -399,9 +398,8 @@ void Executor::RunFeedForward(const FeedForward& ffn) {
       return plan_.groups[static_cast<std::size_t>(i / slices)];
     };
     ParallelForAhead(groups * slices, [&](std::int64_t i, std::int64_t next) {
-      const std::byte* next_w = next < 0 ? nullptr
-                                         : first_read.expert(group_of(next).expert) +
-                                               next % slices * slice * first_read.row_bytes;
+      const std::byte* next_w =
+          next < 0 ? nullptr : first_read.tile(group_of(next).expert, next % slices * slice);
       const std::int64_t begin = i % slices * slice;
       task(group_of(i), begin, std::min(begin + slice, rows), next_w);
     });
