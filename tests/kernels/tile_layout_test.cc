@@ -73,7 +73,6 @@ TEST_P(TileLayoutTest, GivesBackEveryRowBitForBit) {
 
 // The bytes of the file are there, each once, and nothing else but zeros.
 TEST_P(TileLayoutTest, HoldsTheFilesBytesAndZeros) {
-  const auto [dtype, tile_rows] = GetParam();
   for (const std::int64_t rows : kRowCounts) {
     Tiled tiled(GetParam(), rows, 256);
     ASSERT_GE(tiled.tiles.size(), tiled.file.size());
