@@ -15,13 +15,18 @@ namespace {
 // handing it out.
 constexpr std::int64_t kTile = 16;
 constexpr std::int64_t kTasksPerWorker = 4;
-constexpr std::int64_t kMinTaskRows = 64;
+constexpr std::int64_t kMinTaskBytes = std::int64_t{32} << 10;
 // Columns of a feed-forward slice: whole activation blocks, so that a task quantises what it made.
 constexpr std::int64_t kFfnSlice = 256;
 // Queries of one unit of attention: K and V rows are widened once for all of them.
 constexpr std::int64_t kQueryTile = 16;
 
 std::int64_t CeilDivide(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+// The least rows of a weight that make a task.
+std::int64_t MinTaskRows(const Weight& weight) {
+  return CeilDivide(kMinTaskBytes * weight.tile_rows, weight.tile_bytes);
+}
 
 }  // namespace
 
@@ -135,7 +140,8 @@ void Executor::Multiply(std::span<const Product> products, std::int64_t m) {
   std::int64_t total = 0;
   for (const Product& product : products) total += product.weight->rows;
   const std::int64_t wanted = CeilDivide(total, pool_->threads() * kTasksPerWorker);
-  std::int64_t slice = CeilDivide(std::max(wanted, kMinTaskRows), kTile) * kTile;
+  std::int64_t slice =
+      CeilDivide(std::max(wanted, MinTaskRows(*products.front().weight)), kTile) * kTile;
   slice = std::max(slice, CeilDivide(total, static_cast<std::int64_t>(kMaxTasks) - 8));
   for (const Product& product : products) {
     for (std::int64_t begin = 0; begin < product.weight->rows; begin += slice) {
@@ -409,7 +415,7 @@ void Executor::RunFeedForward(const FeedForward& ffn) {
           const std::byte* next_w) { GateUpTask(ffn, group, begin, end, next_w); });
   const std::int64_t parts =
       std::clamp<std::int64_t>(CeilDivide(pool_->threads() * kTasksPerWorker, groups), 1,
-                               CeilDivide(dims_.hidden, kMinTaskRows));
+                               CeilDivide(dims_.hidden, MinTaskRows(*ffn.down)));
   const std::int64_t slice = CeilDivide(CeilDivide(dims_.hidden, parts), kTile) * kTile;
   run(*ffn.down, dims_.hidden, slice,
       [&](const MoePlan::Group& group, std::int64_t begin, std::int64_t end,
