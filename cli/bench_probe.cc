@@ -8,10 +8,8 @@
 
 #include "base/clock.h"
 #include "base/thread_pool.h"
+#include "kernels/cpu/int8_peak.h"
 #include "kernels/cpu/isa.h"
-#include "kernels/cpu/matmul.h"
-#include "kernels/cpu/quantize.h"
-#include "kernels/tile_layout.h"
 #include "runtime/backend/cpu/huge_buffer.h"
 #include "runtime/backend/factory.h"
 
@@ -76,32 +74,14 @@ double ReadRate(ThreadPool* pool, std::int64_t bytes) {
   return static_cast<double>(bytes) / seconds / 1e9;
 }
 
-// A product that fits the first- and second-level caches, over and over.
+// Multiplications in registers on every worker.
 double Int8Rate(ThreadPool* pool, cpu::Isa isa) {
-  constexpr std::int64_t kRows = 256;
-  constexpr std::int64_t kDepth = 512;
-  constexpr std::int64_t kColumns = 32;
-  constexpr int kRepeats = 50;
-  const std::int64_t row_bytes = RowBytes(DType::kQ8_0, kDepth);
-  std::vector<std::byte> weights(static_cast<std::size_t>(kRows * row_bytes), std::byte{1});
-  const std::int64_t x_bytes = cpu::ActivationRowBytes(ActivationFormat::kQ8x32, kDepth);
-  std::vector<std::byte> x(static_cast<std::size_t>(kColumns * x_bytes), std::byte{0});
-  const cpu::MatmulVariant& variant = cpu::SelectMatmul(DType::kQ8_0, isa);
-  const double seconds = BestSeconds(pool, [&](std::int64_t) {
-    std::vector<float> y(kRows * kColumns);
-    cpu::MatmulParams params;
-    params.w = weights.data();
-    params.w_tile_bytes = TileBytes(DType::kQ8_0, kDepth, variant.tile_rows);
-    params.k = kDepth;
-    params.n_end = kRows;
-    params.x = x.data();
-    params.x_row_bytes = x_bytes;
-    params.m = kColumns;
-    params.y = y.data();
-    params.y_stride = kRows;
-    for (int i = 0; i < kRepeats; ++i) variant.fn(params);
-  });
-  return 2.0 * kRows * kDepth * kColumns * kRepeats * pool->threads() / seconds / 1e9;
+  constexpr std::int64_t kPeakRounds = 4'000'000;  // some ten milliseconds
+  const cpu::Int8PeakVariant& peak = cpu::SelectInt8Peak(isa);
+  std::atomic<std::int64_t> sink{0};
+  const double seconds = BestSeconds(pool, [&](std::int64_t) { sink += peak.fn(kPeakRounds); });
+  const std::int64_t operations = peak.operations * kPeakRounds * pool->threads();
+  return static_cast<double>(operations) / seconds / 1e9;
 }
 
 }  // namespace
