@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "base/cores.h"
 #include "base/thread_governor.h"
+#include "base/thread_name.h"
 
 namespace millrace {
 namespace {
@@ -109,7 +110,10 @@ ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>(threads)) {
   // With more workers than cores the one waited for may need the core of the one that spins.
   state_->spins = threads <= AvailableCores() ? kSpinPauses : 0;
   for (int worker = 1; worker < threads; ++worker) {
-    state_->workers.emplace_back([state = state_.get(), worker] { state->Work(worker); });
+    state_->workers.emplace_back([state = state_.get(), worker] {
+      NameThisThread(kWorkerThread);
+      state->Work(worker);
+    });
   }
 }
 

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/mutex.h"
 #include "base/status.h"
+#include "base/thread_name.h"
 #include "scheduler/admission.h"
 #include "scheduler/scheduler.h"
 #include "scheduler/submission_channel.h"
@@ -68,7 +69,10 @@ class ThreadedEngine final : public Engine {
   }
 
   void Start() override {
-    thread_ = std::thread([this] { Loop(); });
+    thread_ = std::thread([this] {
+      NameThisThread(kEngineThread);
+      Loop();
+    });
   }
 
   absl::Status Submit(Request request) override {

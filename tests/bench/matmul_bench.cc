@@ -1,13 +1,10 @@
 // Every variant of the matrix product over weights far larger than the caches, on one thread.
-// Counters: bytes a second of weights, "of_read" their ratio to a plain read of the same memory in
-// the same run, and multiply-adds a second. Not part of the suite.
+// Counters: bytes a second of weights and "of_read", their share of a plain read of the same memory
+// in the same run; operations a second and, for quantised types, "of_peak", their share of the int8
+// peak of the level. Not part of the suite.
 #include <benchmark/benchmark.h>
-#include <sys/mman.h>
 
-#include <algorithm>
-#include <chrono>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <random>
 #include <span>
@@ -16,50 +13,13 @@
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/quantize.h"
 #include "kernels/tile_layout.h"
+#include "tests/bench/machine_limits.h"
 #include "tests/kernels/random_weights.h"
 
 namespace millrace::cpu {
 namespace {
 
 constexpr std::size_t kWeightBytes = std::size_t{192} << 20;
-
-// One thread's plain read of `memory`, in bytes a second: the best of a few passes. Four streams at
-// once, as the kernels read several rows at once.
-double ReadBandwidth(std::span<const std::byte> memory) {
-  const std::size_t quarter = memory.size() / 4 / sizeof(std::uint64_t);
-  const auto* words = reinterpret_cast<const std::uint64_t*>(memory.data());
-  double best = 0.0;
-  for (int pass = 0; pass < 5; ++pass) {
-    const auto start = std::chrono::steady_clock::now();
-    std::uint64_t sums[8] = {};
-    for (std::size_t i = 0; i + 8 <= quarter; i += 8) {
-      for (std::size_t stream = 0; stream < 4; ++stream) {
-        for (std::size_t l = 0; l < 8; ++l) sums[l] += words[stream * quarter + i + l];
-      }
-    }
-    benchmark::DoNotOptimize(sums);
-    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-    best = std::max(best, static_cast<double>(memory.size()) / elapsed.count());
-  }
-  return best;
-}
-
-// Memory in huge pages, as the backend keeps its weights.
-class HugeMemory {
- public:
-  explicit HugeMemory(std::size_t bytes)
-      : span_(static_cast<std::byte*>(std::aligned_alloc(kPage, bytes)), bytes) {
-    madvise(span_.data(), bytes, MADV_HUGEPAGE);
-  }
-  ~HugeMemory() { std::free(span_.data()); }
-  HugeMemory(const HugeMemory&) = delete;
-  HugeMemory& operator=(const HugeMemory&) = delete;
-  std::span<std::byte> span() const { return span_; }
-
- private:
-  static constexpr std::size_t kPage = std::size_t{2} << 20;
-  std::span<std::byte> span_;
-};
 
 // A tile that repeats keeps the setup short; kernels do not look at the values.
 void FillTiles(const MatmulVariant& variant, std::int64_t k, std::span<std::byte> weights) {
@@ -79,7 +39,7 @@ void Product(benchmark::State& state, const MatmulVariant& variant) {
   const std::int64_t m = state.range(0);
   const std::int64_t k = state.range(1);
   const ActivationFormat format = Info(variant.dtype).activation;
-  const HugeMemory memory(kWeightBytes);
+  const bench::HugeMemory memory(kWeightBytes);
   const std::span<std::byte> weights = memory.span();
   FillTiles(variant, k, weights);
   const std::int64_t tile_bytes = TileBytes(variant.dtype, k, variant.tile_rows);
@@ -112,12 +72,14 @@ void Product(benchmark::State& state, const MatmulVariant& variant) {
   }
   const double bytes =
       static_cast<double>(state.iterations() * slice / variant.tile_rows * params.w_tile_bytes);
-  const double read = ReadBandwidth(weights);
+  const double read = bench::ReadBandwidth(weights);
   using benchmark::Counter;
   state.counters["B/s"] = Counter(bytes, Counter::kIsRate);
   state.counters["of_read"] = Counter(bytes / read, Counter::kIsRate);
-  state.counters["MAC/s"] =
-      Counter(static_cast<double>(state.iterations() * slice * k * m), Counter::kIsRate);
+  const auto operations = static_cast<double>(2 * state.iterations() * slice * k * m);
+  state.counters["OP/s"] = Counter(operations, Counter::kIsRate);
+  if (Info(variant.dtype).block_values == 1) return;
+  state.counters["of_peak"] = Counter(operations / bench::Int8Peak(variant.isa), Counter::kIsRate);
 }
 
 void Register() {
