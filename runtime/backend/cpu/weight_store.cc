@@ -50,7 +50,7 @@ class TileReader {
     const std::int64_t rows = std::min(rows_, weight_.rows - row);
     const auto begin = static_cast<std::uint64_t>((expert * weight_.rows + row) * row_bytes_);
     const auto bytes = static_cast<std::size_t>(rows * row_bytes_);
-    std::byte* out = const_cast<std::byte*>(weight_.tile(expert, row));
+    std::byte* out = weight_.bytes.data() + weight_.tile_offset(expert, row);
     if (weight_.tile_rows == 1) return source_.Read(begin, {out, bytes});
     MILLRACE_RETURN_IF_ERROR(source_.Read(begin, piece.first(bytes)));
     PackTiles(weight_.dtype, piece.data(), rows, weight_.k, weight_.tile_rows, out);

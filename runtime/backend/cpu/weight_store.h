@@ -37,7 +37,10 @@ struct Weight {
   const std::byte* expert(std::int64_t e) const { return bytes.data() + e * expert_bytes; }
   // The tile that begins with `row`, a multiple of tile_rows, of an expert.
   const std::byte* tile(std::int64_t e, std::int64_t row) const {
-    return expert(e) + row / tile_rows * tile_bytes;
+    return bytes.data() + tile_offset(e, row);
+  }
+  std::int64_t tile_offset(std::int64_t e, std::int64_t row) const {
+    return e * expert_bytes + row / tile_rows * tile_bytes;
   }
   // REQUIRES: a vector, which the store keeps as float.
   const float* vector() const { return reinterpret_cast<const float*>(bytes.data()); }
