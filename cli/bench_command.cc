@@ -280,6 +280,7 @@ int RunBench(int argc, char** argv) {
   app.add_option("--threads", options.load.threads,
                  "Worker threads, at most and (0) by default the physical cores the cgroup allows");
   app.add_option("--cpu-isa", options.load.cpu_isa, kCpuIsaChoices);
+  app.add_option("--weight-cache", options.load.weight_cache, kWeightCacheHelp);
   app.add_option("--kv-dtype", options.kv_dtype, kKvDTypeChoices)->capture_default_str();
   app.add_flag("--same-tokens", options.same_tokens,
                "Token 0 everywhere, so that a batch shares its experts; default: random tokens");

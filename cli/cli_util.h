@@ -16,6 +16,10 @@ class App;
 
 namespace millrace::cli {
 
+inline constexpr char kWeightCacheHelp[] =
+    "A folder that keeps the weights as they lie in memory, as large as the model: the next start "
+    "maps them";
+
 // Parses the command's flags into `app`. Returns the exit code when there is nothing left to do
 // (--help: 0, bad usage: 2, after one line on stderr), nullopt to go on.
 std::optional<int> ParseFlags(CLI::App* app, int argc, char** argv);

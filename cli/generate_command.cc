@@ -185,6 +185,7 @@ int RunGenerate(int argc, char** argv) {
   app.add_option("--threads", options.load.threads,
                  "Worker threads, at most and (0) by default the physical cores the cgroup allows");
   app.add_option("--cpu-isa", options.load.cpu_isa, kCpuIsaChoices);
+  app.add_option("--weight-cache", options.load.weight_cache, kWeightCacheHelp);
   app.add_flag("--json", options.json, "Prints one JSON object instead of text");
   if (const auto code = ParseFlags(&app, argc, argv)) return *code;
   if (prompt->empty() && chat->empty() && tokens->empty()) {

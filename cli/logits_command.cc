@@ -78,6 +78,7 @@ int RunLogits(int argc, char** argv) {
   app.add_option("--threads", options.threads,
                  "Worker threads, at most and (0) by default the physical cores the cgroup allows");
   app.add_option("--cpu-isa", options.cpu_isa, kCpuIsaChoices);
+  app.add_option("--weight-cache", options.weight_cache, kWeightCacheHelp);
   if (const auto code = ParseFlags(&app, argc, argv)) return *code;
   options.max_num_seqs = 1;
   options.max_num_batched_tokens = kChunk;

@@ -32,11 +32,11 @@ struct Raw {
   double drain_seconds = 45;
   std::string log_level = "info";
   std::string log_format = "text";
-  std::array<std::string, 7> later;  // values of flags of later versions
+  std::array<std::string, 6> later;  // values of flags of later versions
 };
 
-constexpr std::array<std::string_view, 7> kLaterFlags = {
-    "--http", "--weight-cache", "--record", "--gateway", "--tls-cert", "--tls-key", "--tls-ca"};
+constexpr std::array<std::string_view, 6> kLaterFlags = {"--http",     "--record",  "--gateway",
+                                                         "--tls-cert", "--tls-key", "--tls-ca"};
 
 void AddModelFlags(CLI::App* app, ServeOptions* options, Raw* raw) {
   app->add_option("--model", options->load.path, "The GGUF file")->required();
@@ -63,6 +63,7 @@ void AddModelFlags(CLI::App* app, ServeOptions* options, Raw* raw) {
   app->add_option("--cpu-isa", options->load.cpu_isa,
                   absl::StrCat(kCpuIsaChoices, "; for tests and measurements"))
       ->capture_default_str();
+  app->add_option("--weight-cache", options->load.weight_cache, kWeightCacheHelp);
 }
 
 void AddServingFlags(CLI::App* app, ServeOptions* options, Raw* raw) {

@@ -21,6 +21,8 @@ namespace millrace {
 
 // A cache line and the widest register: no load of a tile crosses a line.
 inline constexpr std::int64_t kTileAlignment = 64;
+// Rises with every change of what lies where, so that kept layouts of old are not taken for new.
+inline constexpr int kTileLayoutVersion = 1;
 
 // How a type's block falls into dwords and a half.
 struct TileLayout {

@@ -1,12 +1,14 @@
 #include "runtime/backend/factory.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/cores.h"
 #include "kernels/cpu/isa.h"
 #include "runtime/backend/cpu/cpu_backend.h"
+#include "runtime/backend/cpu/weight_cache.h"
 
 namespace millrace {
 namespace {
@@ -26,7 +28,8 @@ bool IsCpuIsaChoice(std::string_view cpu_isa) {
 }
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& device, int threads,
-                                                     const std::string& cpu_isa) {
+                                                     const std::string& cpu_isa,
+                                                     const WeightCacheOptions& weight_cache) {
   if (absl::StartsWith(device, "cuda")) {
     return absl::UnimplementedError(
         absl::StrCat("--device ", device, ": CUDA is not built yet; use cpu"));
@@ -53,7 +56,11 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& device, 
     }
     isa = *parsed;
   }
-  return std::make_unique<cpu::CpuBackend>(ThreadsToUse(threads), isa);
+  std::unique_ptr<cpu::WeightCache> cache;
+  if (!weight_cache.directory.empty()) {
+    cache = std::make_unique<cpu::WeightCache>(weight_cache, isa);
+  }
+  return std::make_unique<cpu::CpuBackend>(ThreadsToUse(threads), isa, std::move(cache));
 }
 
 }  // namespace millrace

@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "runtime/backend/backend.h"
+#include "runtime/backend/weight_cache_options.h"
 
 namespace millrace {
 
@@ -23,7 +24,8 @@ int ThreadsToUse(int threads);
 // takes it; `cpu_isa` is one of kCpuIsaChoices. INVALID_ARGUMENT naming the flag for others
 // and for a level that this machine lacks.
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& device, int threads,
-                                                     const std::string& cpu_isa);
+                                                     const std::string& cpu_isa,
+                                                     const WeightCacheOptions& weight_cache = {});
 
 }  // namespace millrace
 

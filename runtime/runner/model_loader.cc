@@ -4,16 +4,19 @@
 #include <array>
 #include <filesystem>
 #include <map>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/memory.h"
 #include "base/status.h"
 #include "runtime/backend/factory.h"
+#include "runtime/backend/weight_cache_options.h"
 #include "runtime/model/model_config.h"
 #include "runtime/model/transformer.h"
 #include "runtime/runner/local_model_runner.h"
 #include "runtime/runner/memory_plan.h"
+#include "runtime/runner/model_digest.h"
 
 namespace millrace {
 namespace {
@@ -138,6 +141,23 @@ absl::Status CheckKvDType(const LoadOptions& options, const ModelConfig& config)
                                                  " values; want a multiple of ", multiple));
 }
 
+// Where the model's laid-out weights are kept; makes the folder.
+absl::StatusOr<WeightCacheOptions> WeightCacheFor(const LoadOptions& options,
+                                                  const GgufFile& file) {
+  WeightCacheOptions cache;
+  if (options.weight_cache.empty()) return cache;
+  std::error_code error;
+  std::filesystem::create_directories(options.weight_cache, error);
+  if (error || !std::filesystem::is_directory(options.weight_cache, error)) {
+    return absl::InvalidArgumentError(absl::StrCat("--weight-cache ", options.weight_cache,
+                                                   ": want a folder, or a place for one",
+                                                   error ? ": " + error.message() : ""));
+  }
+  cache.directory = options.weight_cache;
+  MILLRACE_ASSIGN_OR_RETURN(cache.model, ModelDigest(file));
+  return cache;
+}
+
 }  // namespace
 
 std::optional<KvDType> ParseKvDType(std::string_view name) {
@@ -212,8 +232,9 @@ absl::StatusOr<LoadedModel> LoadModel(const LoadOptions& options) {
                      model.tokenizer->vocab_size(), " tokens; token_embd.weight has ",
                      transformer.config().vocab, " rows"));
   }
+  MILLRACE_ASSIGN_OR_RETURN(const WeightCacheOptions cache, WeightCacheFor(options, file));
   MILLRACE_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend,
-                            MakeBackend(options.device, options.threads, options.cpu_isa));
+                            MakeBackend(options.device, options.threads, options.cpu_isa, cache));
   BackendLimits limits = MakeLimits(options, transformer.config());
   MILLRACE_ASSIGN_OR_RETURN(const MemoryPlan plan,
                             Plan(options, file, transformer, *backend, limits));

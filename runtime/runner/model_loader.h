@@ -36,6 +36,7 @@ struct LoadOptions {
   std::int32_t max_logit_rows = 0;  // 0: max_num_seqs; a parity dump asks for every row of a step
   int threads = 0;                  // 0: the physical cores the cgroup allows
   std::string cpu_isa = "auto";     // of kCpuIsaChoices
+  std::string weight_cache;         // a folder that keeps laid-out weights; empty: none
   // Called from the loading thread as bytes of weights arrive; may be empty.
   std::function<void(std::uint64_t loaded_bytes, std::uint64_t total_bytes)> progress;
 };

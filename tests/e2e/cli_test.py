@@ -49,8 +49,7 @@ class CommandLine(unittest.TestCase):
         self.one_line(run_cli("loadgen", "--target", "x:1", "--output-tokens", "many"), 2, "many")
 
     def test_flags_and_commands_of_later_versions_say_so(self):
-        for flags in (["--http", "127.0.0.1:0"], ["--weight-cache", "x"], ["--kv-dtype", "fp8"],
-                      ["--device", "cuda:0"]):
+        for flags in (["--http", "127.0.0.1:0"], ["--kv-dtype", "fp8"], ["--device", "cuda:0"]):
             self.one_line(run_cli("serve", "--model", MODEL, *flags), 2, "not built yet")
         self.one_line(run_cli("top"), 2, "not built yet")
         self.one_line(run_cli("capacity"), 2, "not built yet")
@@ -109,6 +108,33 @@ class CommandLine(unittest.TestCase):
                 rows[level] = out.read_bytes()
         self.assertGreater(len(rows), 1)
         self.assertEqual(len(set(rows.values())), 1, list(rows))
+
+    def test_a_weight_cache_changes_no_bit_and_is_made_anew_for_a_changed_model(self):
+        with tempfile.TemporaryDirectory() as folder:
+            folder = pathlib.Path(folder)
+            model = folder / "model.gguf"
+            model.write_bytes(MODEL.read_bytes())
+
+            def start(*flags):
+                out = folder / "logits"
+                done = run_cli("logits", "--model", model, "--tokens", "1,872,300,40", "--out", out, *flags)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                return hashlib.sha256(out.read_bytes()).hexdigest(), done.stderr
+            cache = ("--weight-cache", folder / "cache" / "weights")
+            without, _ = start()
+            for said in ("kept in the cache", "mapped from the cache"):
+                logits, stderr = start(*cache)
+                self.assertIn(said, stderr)
+                self.assertEqual(logits, without)
+            content = MODEL.read_bytes()
+            half = len(content) // 2  # of weights; the header stays, and no lowest bit makes a NaN
+            model.write_bytes(content[:half] + bytes(byte ^ 1 for byte in content[half:]))
+            logits, stderr = start(*cache)
+            self.assertIn("kept in the cache", stderr)
+            self.assertEqual(logits, start()[0])
+            self.assertNotEqual(logits, without)
+            self.one_line(run_cli("logits", "--model", model, "--tokens", "1", "--out", folder / "x", "--weight-cache", model), 1,
+                          "want a folder")
 
     def test_a_split_model_is_one_model(self):
         model = next(m for m in tiny_models.MODELS if m.name == "qwen3moe-f32")

@@ -152,9 +152,13 @@ std::string GgufBuilder::Build() const {
   return out;
 }
 
-TempFile::TempFile(std::string_view bytes, std::string_view name) {
-  directory_ = (std::filesystem::temp_directory_path() / "millrace-test-XXXXXX").string();
-  MILLRACE_CHECK(::mkdtemp(directory_.data()) != nullptr, "the temporary directory is writable");
+std::string MakeTempFolder() {
+  std::string folder = (std::filesystem::temp_directory_path() / "millrace-test-XXXXXX").string();
+  MILLRACE_CHECK(::mkdtemp(folder.data()) != nullptr, "the temporary directory is writable");
+  return folder;
+}
+
+TempFile::TempFile(std::string_view bytes, std::string_view name) : directory_(MakeTempFolder()) {
   path_ = directory_ + "/" + std::string(name);
   Overwrite(bytes);
 }

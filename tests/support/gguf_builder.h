@@ -110,6 +110,9 @@ std::string BytesOf(T value) {
 std::string StringBytes(std::string_view text);
 std::string FloatBytes(std::span<const float> values);
 
+// A fresh temporary directory; the caller removes it.
+std::string MakeTempFolder();
+
 // A file with `bytes` in a fresh temporary directory; both go with the object.
 class TempFile {
  public:

@@ -8,7 +8,8 @@
 
 namespace millrace::cpu {
 
-CpuBackend::CpuBackend(int threads, Isa isa) : isa_(isa), pool_(threads), weights_(isa) {}
+CpuBackend::CpuBackend(int threads, Isa isa, std::unique_ptr<WeightCache> cache)
+    : isa_(isa), pool_(threads), weights_(isa, std::move(cache)) {}
 
 absl::StatusOr<WeightId> CpuBackend::LoadWeight(std::string_view name, DType dtype,
                                                 std::span<const std::int64_t> shape,
@@ -22,6 +23,7 @@ std::int64_t CpuBackend::ScratchBytes(const Program& program, const BackendLimit
 
 absl::Status CpuBackend::Prepare(const Program& program, const BackendLimits& limits) {
   MILLRACE_CHECK(executor_ == nullptr, "a backend is prepared once");
+  weights_.FinishLoading();
   program_ = program;
   limits_ = limits;
   MILLRACE_ASSIGN_OR_RETURN(

@@ -18,14 +18,15 @@
 #include "runtime/backend/cpu/executor.h"
 #include "runtime/backend/cpu/huge_buffer.h"
 #include "runtime/backend/cpu/step_buffers.h"
+#include "runtime/backend/cpu/weight_cache.h"
 #include "runtime/backend/cpu/weight_store.h"
 
 namespace millrace::cpu {
 
 class CpuBackend final : public Backend {
  public:
-  // REQUIRES: threads >= 1, this machine supports `isa`.
-  CpuBackend(int threads, Isa isa);
+  // REQUIRES: threads >= 1, this machine supports `isa`. `cache` may be null.
+  CpuBackend(int threads, Isa isa, std::unique_ptr<WeightCache> cache);
 
   std::string device() const override { return "cpu"; }
   std::string isa() const override { return std::string(IsaName(isa_)); }

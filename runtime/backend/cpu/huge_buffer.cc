@@ -56,4 +56,25 @@ absl::StatusOr<HugeBuffer> HugeBuffer::Allocate(std::int64_t bytes, std::string_
   return out;
 }
 
+absl::StatusOr<HugeBuffer> HugeBuffer::MapFile(int fd, std::int64_t offset, std::int64_t bytes,
+                                               std::string_view what) {
+  const auto size = static_cast<std::size_t>(bytes);
+  void* mapping = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, static_cast<off_t>(offset));
+  if (mapping == MAP_FAILED) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(std::string(what), ": cannot map ", bytes, " bytes: ", std::strerror(errno)));
+  }
+  HugeBuffer out;
+  out.mapping_ = mapping;
+  out.mapping_bytes_ = size;
+  out.data_ = static_cast<std::byte*>(mapping);
+  out.size_ = bytes;
+  // Advice only: huge pages where the file system has them, and no faults while tokens are made.
+  ::madvise(mapping, size, MADV_HUGEPAGE);
+#ifdef MADV_POPULATE_READ
+  ::madvise(mapping, size, MADV_POPULATE_READ);
+#endif
+  return out;
+}
+
 }  // namespace millrace::cpu

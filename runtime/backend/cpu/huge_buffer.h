@@ -1,5 +1,5 @@
-// Zeroed memory on 2 MiB boundaries that the kernel may back with huge pages. Move-only owner; the
-// bytes are the caller's to synchronise.
+// Zeroed memory on 2 MiB boundaries that the kernel may back with huge pages, or a part of a file
+// mapped to be read. Move-only owner; the bytes are the caller's to synchronise.
 #ifndef MILLRACE_RUNTIME_BACKEND_CPU_HUGE_BUFFER_H_
 #define MILLRACE_RUNTIME_BACKEND_CPU_HUGE_BUFFER_H_
 
@@ -22,6 +22,11 @@ class HugeBuffer {
 
   // RESOURCE_EXHAUSTED naming `what` and the bytes when the system refuses.
   static absl::StatusOr<HugeBuffer> Allocate(std::int64_t bytes, std::string_view what);
+
+  // Bytes [offset, offset + bytes) of an open file, in memory when this returns; they are the page
+  // cache's, so writing to them faults. REQUIRES: `offset` is a multiple of the page size.
+  static absl::StatusOr<HugeBuffer> MapFile(int fd, std::int64_t offset, std::int64_t bytes,
+                                            std::string_view what);
 
   std::byte* data() const { return data_; }
   std::int64_t size() const { return size_; }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -95,6 +96,30 @@ absl::Status Describe(std::string_view name, const Weight& weight, const ByteSou
 
 }  // namespace
 
+absl::Status WeightStore::Fill(const ByteSource& source, Weight* weight) {
+  const std::int64_t bytes = weight->experts * weight->expert_bytes;
+  // Vectors are small, and some are converted: they are read each time.
+  WeightCache* const cache = weight->rows > 1 ? cache_.get() : nullptr;
+  if (cache != nullptr) {
+    std::optional<HugeBuffer> mapped = cache->Map(bytes, weight->name);
+    if (mapped) {
+      weight->bytes = *std::move(mapped);
+      return absl::OkStatus();
+    }
+  }
+  MILLRACE_ASSIGN_OR_RETURN(weight->bytes, HugeBuffer::Allocate(bytes, weight->name));
+  MILLRACE_RETURN_IF_ERROR(ReadWeight(source, weight));
+  if (cache != nullptr) {
+    cache->Append({weight->bytes.data(), static_cast<std::size_t>(weight->bytes.size())});
+  }
+  return absl::OkStatus();
+}
+
+void WeightStore::FinishLoading() {
+  if (cache_ != nullptr) cache_->Finish();
+  cache_.reset();
+}
+
 absl::StatusOr<WeightId> WeightStore::Load(std::string_view name, DType dtype,
                                            std::span<const std::int64_t> shape,
                                            const ByteSource& source) {
@@ -115,9 +140,7 @@ absl::StatusOr<WeightId> WeightStore::Load(std::string_view name, DType dtype,
   weight->tile_bytes = TileBytes(dtype, weight->k, weight->tile_rows);
   weight->expert_bytes = TiledBytes(dtype, weight->rows, weight->k, weight->tile_rows);
   MILLRACE_RETURN_IF_ERROR(Describe(name, *weight, source));
-  MILLRACE_ASSIGN_OR_RETURN(weight->bytes,
-                            HugeBuffer::Allocate(weight->experts * weight->expert_bytes, name));
-  MILLRACE_RETURN_IF_ERROR(ReadWeight(source, weight.get()));
+  MILLRACE_RETURN_IF_ERROR(Fill(source, weight.get()));
   if (shape.size() == 1 && dtype != DType::kF32) {
     MILLRACE_ASSIGN_OR_RETURN(HugeBuffer floats, HugeBuffer::Allocate(weight->k * 4, name));
     DequantizeTiledRow(dtype, weight->bytes.data(), 0, weight->k, weight->tile_rows,

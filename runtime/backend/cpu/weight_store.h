@@ -1,5 +1,5 @@
 // The weights of the CPU backend: one copy each, in huge pages, laid out while they are read in the
-// tiles that the level's products take (kernels/tile_layout.h).
+// tiles that the level's products take (kernels/tile_layout.h), or mapped from a cache of that.
 //
 // Filled by one thread while loading, immutable afterwards. Owns the bytes.
 #ifndef MILLRACE_RUNTIME_BACKEND_CPU_WEIGHT_STORE_H_
@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -18,6 +19,7 @@
 #include "kernels/cpu/isa.h"
 #include "kernels/dtype.h"
 #include "runtime/backend/cpu/huge_buffer.h"
+#include "runtime/backend/cpu/weight_cache.h"
 #include "runtime/backend/program.h"
 
 namespace millrace::cpu {
@@ -48,19 +50,26 @@ struct Weight {
 
 class WeightStore {
  public:
-  // `isa` is the level whose products will read the weights.
-  explicit WeightStore(Isa isa) : isa_(isa) {}
+  // `isa` is the level whose products will read the weights; `cache` may be null.
+  WeightStore(Isa isa, std::unique_ptr<WeightCache> cache) : isa_(isa), cache_(std::move(cache)) {}
 
   // As Backend::LoadWeight. Vectors (rank 1) of any float type become F32.
   absl::StatusOr<WeightId> Load(std::string_view name, DType dtype,
                                 std::span<const std::int64_t> shape, const ByteSource& source);
+
+  // No more weights come.
+  void FinishLoading();
 
   // REQUIRES: `id` came from Load.
   const Weight& Get(WeightId id) const { return *weights_[static_cast<std::size_t>(id.value())]; }
   std::int64_t bytes() const { return bytes_; }
 
  private:
+  // The bytes of a matrix: from the cache, or laid out from the source and kept in the cache.
+  absl::Status Fill(const ByteSource& source, Weight* weight);
+
   const Isa isa_;
+  std::unique_ptr<WeightCache> cache_;
   std::vector<std::unique_ptr<Weight>> weights_;
   std::int64_t bytes_ = 0;
 };
