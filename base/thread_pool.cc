@@ -1,5 +1,6 @@
 #include "base/thread_pool.h"
 
+#include <algorithm>
 #include <chrono>
 #include <thread>
 #include <vector>
@@ -49,7 +50,9 @@ struct ThreadPool::State {
   alignas(64) std::atomic<std::uint32_t> done{0};  // counts runs that every worker has finished
   alignas(64) std::atomic<int> busy{0};
   std::atomic<std::int64_t> first_done{0};  // when the first thread of the run had nothing to do
-  WorkerFn fn = nullptr;                    // written before `run` changes
+  // Nanoseconds that threads of the run waited for each other inside of it; the longest wait.
+  std::atomic<std::int64_t> waited_inside{0};
+  WorkerFn fn = nullptr;  // written before `run` changes
   void* context = nullptr;
   std::atomic<bool> stop{false};
   int spins = 0;
@@ -67,6 +70,13 @@ struct ThreadPool::State {
     std::int64_t none = 0;
     if (first_done.load(std::memory_order_relaxed) != 0) return;
     first_done.compare_exchange_strong(none, NowNanoseconds(), std::memory_order_relaxed);
+  }
+
+  void NoteWaitedInside(std::int64_t nanoseconds) {
+    std::int64_t longest = waited_inside.load(std::memory_order_relaxed);
+    while (nanoseconds > longest &&
+           !waited_inside.compare_exchange_weak(longest, nanoseconds, std::memory_order_relaxed)) {
+    }
   }
 
   void SleepUntilWanted(int worker) {
@@ -140,6 +150,7 @@ void ThreadPool::Run(WorkerFn fn, void* context) {
     state.context = context;
     state.busy.store(threads - 1, std::memory_order_relaxed);
     state.first_done.store(0, std::memory_order_relaxed);
+    state.waited_inside.store(0, std::memory_order_relaxed);
     const std::uint32_t before = state.done.load(std::memory_order_relaxed);
     const std::uint32_t number =
         (state.run.load(std::memory_order_relaxed) >> State::kThreadBits) + 1;
@@ -149,9 +160,20 @@ void ThreadPool::Run(WorkerFn fn, void* context) {
     state.NoteDone();
     AwaitChange(state.done, before, state.spins);
     waited = Duration{State::NowNanoseconds() - state.first_done.load(std::memory_order_relaxed)};
+    waited = std::max(waited, Duration{state.waited_inside.load(std::memory_order_relaxed)});
   }
   if (state.workers.empty()) return;
   state.governor.Note(TimePoint{Duration{State::NowNanoseconds()}}, waited);
+}
+
+void ThreadPool::AwaitZero(const std::atomic<std::uint32_t>& left) {
+  std::uint32_t seen = left.load(std::memory_order_acquire);
+  if (seen == 0) return;
+  const std::int64_t begin = State::NowNanoseconds();
+  for (; seen != 0; seen = left.load(std::memory_order_acquire)) {
+    AwaitChange(left, seen, state_->spins);
+  }
+  state_->NoteWaitedInside(State::NowNanoseconds() - begin);
 }
 
 }  // namespace millrace

@@ -37,6 +37,10 @@ class ThreadPool {
     Run(call, const_cast<void*>(static_cast<const void*>(&f)));
   }
 
+  // Within a run, by a worker: waits until `left` is 0, as another worker of this run makes it, who
+  // changes it sequentially consistently and then notifies all.
+  void AwaitZero(const std::atomic<std::uint32_t>& left);
+
  private:
   struct State;
   std::unique_ptr<State> state_;

@@ -28,23 +28,29 @@ namespace millrace::cpu {
 using KvAppendFn = void (*)(const KvLayerView& kv, std::int32_t block, std::int32_t head,
                             std::int32_t slot, const float* key, const float* value);
 
-// One unit of work: all query heads of one kv head, for `num_queries` consecutive positions of one
-// sequence, over one partition.
+// One unit of work: all query heads of one kv head, for a few queries over one partition. A query
+// is a token of the step; those of one unit have the same keys and values in the partition up to
+// the positions that they see, because they belong to one sequence or have the prefix in common.
 struct AttentionPartialParams {
   KvLayerView kv;
   std::int32_t kv_head = 0;
   std::int32_t group = 0;                     // query heads that share the kv head
   const std::int32_t* block_table = nullptr;  // of the sequence: [ceil(context / block_size)]
-  std::int32_t partition = 0;       // covers positions [256 * partition, 256 * (partition + 1))
-  std::int32_t first_position = 0;  // of query 0; query i is at first_position + i
+  std::int32_t partition = 0;  // covers positions [256 * partition, 256 * (partition + 1))
+  const std::int32_t* queries = nullptr;  // [num_queries] tokens
   std::int32_t num_queries = 0;
-  const float* q = nullptr;   // [num_queries][..][group][head_dim]: head 0 of the group
-  std::int64_t q_stride = 0;  // floats from one query's heads to the next query's
+  // [tokens] The position of each token. REQUIRES: what queries see of the partition does not
+  // descend from one query to the next.
+  const std::int32_t* positions = nullptr;
+  const float* q = nullptr;   // [tokens][..][group][head_dim]: head 0 of the group
+  std::int64_t q_stride = 0;  // floats from one token's heads to the next token's
   float scale = 0.0F;         // 1 / sqrt(head_dim) in f32
-  // Partials, [num_queries][group] entries of (head_dim + 2) floats: o[head_dim], m, l.
-  // A query whose position lies before the partition gets m = -infinity, l = 0, o = 0.
+  // Partials, [tokens][group] entries of (head_dim + 2) floats: o[head_dim], m, l; those of token
+  // `first_token` come first. A query whose position lies before the partition gets m = -infinity,
+  // l = 0, o = 0.
   float* partials = nullptr;
-  std::int64_t partial_query_stride = 0;  // floats from one query's entries to the next query's
+  std::int32_t first_token = 0;
+  std::int64_t partial_query_stride = 0;  // floats from one token's entries to the next token's
 };
 using AttentionPartialFn = void (*)(const AttentionPartialParams&);
 

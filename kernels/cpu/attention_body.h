@@ -101,11 +101,11 @@ void AppendRow(const KvLayerView& kv, std::int32_t block, std::int32_t head, std
 template <typename L>
 void LoadQueries(const AttentionPartialParams& p, int first_row, AttentionScratch* s) {
   for (int r = 0; r < s->num_rows; ++r) {
-    const int query = (first_row + r) / p.group;
+    const std::int32_t token = p.queries[(first_row + r) / p.group];
     const int head = (first_row + r) % p.group;
-    const int seen = p.first_position + query - p.partition * kKvPartition + 1;
+    const int seen = p.positions[token] - p.partition * kKvPartition + 1;
     s->limit[r] = seen < 0 ? 0 : (seen > kKvPartition ? kKvPartition : seen);
-    const float* q = p.q + query * p.q_stride + std::int64_t{head} * s->head_dim;
+    const float* q = p.q + token * p.q_stride + std::int64_t{head} * s->head_dim;
     WidenRow<L>(q, s->head_dim, s->dim, s->q + r * s->dim);
   }
 }
@@ -291,9 +291,9 @@ void ComputeOutputs(const AttentionPartialParams& p, int positions, AttentionScr
 template <typename L>
 void WritePartials(const AttentionPartialParams& p, int first_row, const AttentionScratch& s) {
   for (int r = 0; r < s.num_rows; ++r) {
-    const int query = (first_row + r) / p.group;
+    const std::int32_t token = p.queries[(first_row + r) / p.group] - p.first_token;
     const int head = (first_row + r) % p.group;
-    float* entry = p.partials + query * p.partial_query_stride + head * (s.head_dim + 2);
+    float* entry = p.partials + token * p.partial_query_stride + head * (s.head_dim + 2);
     const float* o = s.o + r * s.dim;
     for (int i = 0; i < s.head_dim; i += 16) {
       StoreElements<L>(entry + i, s.head_dim - i, L::Load(o + i));

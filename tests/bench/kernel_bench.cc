@@ -47,15 +47,19 @@ void Attention(benchmark::State& state, const AttentionVariant& variant) {
   params.kv = kv;
   params.group = kGroup;
   params.block_table = table.data();
+  std::vector<std::int32_t> tokens(static_cast<std::size_t>(queries));
+  std::iota(tokens.begin(), tokens.end(), 0);
+  const auto partitions = static_cast<std::int32_t>(blocks * 32 / kKvPartition);
+  const std::vector<std::int32_t> positions(tokens.size(), partitions * kKvPartition - 1);
+  params.queries = tokens.data();
+  params.positions = positions.data();  // all see all of it
   params.num_queries = queries;
   params.q = q.data();
   params.q_stride = kGroup * kHeadDim;
   params.scale = 1.0F / std::sqrt(static_cast<float>(kHeadDim));
   params.partials = partials.data();
   params.partial_query_stride = kGroup * (kHeadDim + 2);
-  const auto partitions = static_cast<std::int32_t>(blocks * 32 / kKvPartition);
   for (auto _ : state) {
-    params.first_position = (params.partition + 1) * kKvPartition - 1;  // sees all of it
     variant.partial(params);
     benchmark::DoNotOptimize(partials.data());
     params.partition = (params.partition + 1) % partitions;

@@ -96,6 +96,8 @@ std::vector<float> Attend(const Problem& problem, const Cache& cache,
   std::vector<float> partials(static_cast<std::size_t>(partitions * partition_stride),
                               testing::kNan);
   std::vector<float> out(static_cast<std::size_t>(count * problem.heads() * problem.head_dim));
+  std::vector<std::int32_t> positions(static_cast<std::size_t>(problem.context));
+  std::iota(positions.begin(), positions.end(), 0);
   for (std::int32_t head = 0; head < problem.kv_heads; ++head) {
     for (std::int32_t partition = 0; partition < partitions; ++partition) {
       AttentionPartialParams params;
@@ -104,12 +106,14 @@ std::vector<float> Attend(const Problem& problem, const Cache& cache,
       params.group = problem.group;
       params.block_table = cache.table();
       params.partition = partition;
-      params.first_position = first;
+      params.positions = positions.data();  // a token for each position
+      params.queries = positions.data() + first;
       params.num_queries = count;
-      params.q = problem.Query(first, head * problem.group);
+      params.q = problem.Query(0, head * problem.group);
       params.q_stride = std::int64_t{problem.heads()} * problem.head_dim;
       params.scale = 1.0F / std::sqrt(static_cast<float>(problem.head_dim));
       params.partials = partials.data() + partition * partition_stride;
+      params.first_token = first;
       params.partial_query_stride = problem.group * entry;
       variant.partial(params);
     }

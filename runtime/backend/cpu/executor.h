@@ -1,15 +1,18 @@
-// Runs the stages of a Program over one step on the worker pool. Each stage is a few parallel
-// phases; a phase is a list of tasks that write disjoint outputs, so results do not depend on who
-// runs which.
+// Runs the stages of a Program over one step on the worker pool. Each stage is one run of the pool:
+// a chain of lists of tasks that write disjoint outputs, so results do not depend on who does
+// which. A layer is six such runs.
 //
 // Driven by the engine thread; owns no weights and no cache. Lives as long as the backend.
 #ifndef MILLRACE_RUNTIME_BACKEND_CPU_EXECUTOR_H_
 #define MILLRACE_RUNTIME_BACKEND_CPU_EXECUTOR_H_
 
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
 
+#include "base/task_chain.h"
 #include "base/thread_pool.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/isa.h"
@@ -19,7 +22,9 @@
 #include "kernels/cpu/quantize.h"
 #include "kernels/cpu/rope.h"
 #include "runtime/backend/backend.h"
+#include "runtime/backend/cpu/attention_plan.h"
 #include "runtime/backend/cpu/moe_plan.h"
+#include "runtime/backend/cpu/product_tasks.h"
 #include "runtime/backend/cpu/step_buffers.h"
 #include "runtime/backend/cpu/weight_store.h"
 #include "runtime/backend/program.h"
@@ -37,13 +42,6 @@ class Executor {
            StepOutput* output);
 
  private:
-  // A matrix with the activations it reads.
-  struct Product {
-    const Weight* weight;
-    const float* bias;  // [n] or null
-    float* y;           // [m, n]
-  };
-
   // One for each kind of stage, called by std::visit.
   void operator()(const EmbedStage& stage);
   void operator()(const NormQkvStage& stage);
@@ -56,35 +54,34 @@ class Executor {
   void operator()(const NormHeadStage& stage);
   void operator()(const SampleStage& stage);
 
-  // Calls task(i, worker) for i in [0, count), handed out in order.
-  template <typename F>
-  void ParallelFor(std::int64_t count, F&& task);
-  // The same for tasks that read weights: task(i, next), where `next` is what this worker does
-  // after it, -1 for nothing. A worker takes a task one ahead so that it can ask for its weights.
-  template <typename F>
-  void ParallelForAhead(std::int64_t count, F&& task);
-
-  // normed[i] = norm(x[rows(i)]), then its forms in every format that `readers` read.
-  void NormAndQuantise(const float* x, const std::int32_t* rows, std::int64_t m, WeightId norm,
+  // Row `index` of normed = norm(x), then its forms in every format that `readers` read.
+  void NormAndQuantise(const float* x, std::int64_t index, const float* norm,
                        std::span<const Weight* const> readers);
   void Quantise(const float* row, std::int64_t index, std::int64_t k,
                 std::span<const Weight* const> readers);
-  // y = W x for several matrices that read the same `m` rows of activations, as one list of tasks.
-  void Multiply(std::span<const Product> products, std::int64_t m);
+  // One run of the pool: `before` makes the `m` rows of activations that all products read, then
+  // the products, then `after`.
+  template <typename Before, typename... After>
+  void Multiply(std::span<const Product> products, std::int64_t m, const Before& before,
+                const After&... after);
+  void MultiplyTask(const ProductTasks::Task& task, std::int64_t m, const std::byte* next_w);
 
   void QkNormRope(std::int64_t token, const Weight* norm, std::int32_t heads, float* rows) const;
   void AppendToken(std::int64_t token, std::int32_t sequence, const KvLayerView& kv);
   KvLayerView KvLayer(std::int32_t layer) const;
-  void AttendTokens(std::int32_t layer, std::int64_t begin, std::int64_t end,
-                    std::int64_t partitions);
+  void AttendUnit(const AttentionPlan::Unit& unit, const AttentionPlan::Wave& wave,
+                  std::int32_t kv_head, const KvLayerView& kv);
+  void MergePartials(std::int32_t token, const AttentionPlan::Wave& wave);
 
   struct FeedForward {
     const Weight* gate;
     const Weight* up;
     const Weight* down;
   };
-  // gate, up and SwiGLU of rows grouped by expert, then down into `down[slot]`.
-  void RunFeedForward(const FeedForward& ffn);
+  // One run of the pool: `before` makes the activations, then gate, up and SwiGLU of rows grouped
+  // by expert, then down into `down[slot]`, then `after`.
+  template <typename Before, typename After>
+  void RunFeedForward(const FeedForward& ffn, const Before& before, const After& after);
   // A slice of one expert's output features; `next_w` as MatmulParams has it.
   void GateUpTask(const FeedForward& ffn, const MoePlan::Group& group, std::int64_t begin,
                   std::int64_t end, const std::byte* next_w);
@@ -99,7 +96,8 @@ class Executor {
   const WeightStore* const weights_;
   StepBuffers* const buffers_;
   std::byte* const kv_data_;
-  ThreadPool* const pool_;
+  const int threads_;
+  TaskChain chain_;
 
   std::vector<MatmulFn> matmul_;         // by DType
   std::vector<QuantizeRowFn> quantize_;  // by ActivationFormat
@@ -108,16 +106,20 @@ class Executor {
   const AttentionVariant& attention_;
   const MoeFns moe_;
 
-  TaskCursor cursor_;
   MoePlan plan_;
-  std::vector<std::int32_t> sequence_of_;  // [T] the sequence of each token
-  std::vector<SampleScratch> scratch_;     // one for each worker
+  AttentionPlan attention_plan_;
+  std::vector<std::int32_t> sequence_of_;                 // [T] the sequence of each token
+  std::vector<SampleScratch> scratch_;                    // one for each worker
+  std::vector<std::atomic<std::int32_t>> partials_left_;  // [T] of attention, of a wave
 
   // Of the step that runs.
   const StepInput* input_ = nullptr;
   std::span<const std::int32_t> token_ids_;
   StepOutput* output_ = nullptr;
 };
+
+// Asks for the first bytes of weights; harmless past their end.
+void AskFor(const std::byte* weights);
 
 }  // namespace millrace::cpu
 

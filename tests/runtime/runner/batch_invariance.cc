@@ -234,6 +234,70 @@ TEST_P(BatchInvariance, APromptCutAtEverySizeHasTheBitsOfOnePiece) {
   }
 }
 
+// Several sequences read one copy of a prefix longer than a partition, and branch at different
+// places; attention takes what they have in common once for all.
+TEST_P(BatchInvariance, SequencesThatShareTheBlocksOfAPrefixHaveTheBitsTheyHaveAlone) {
+  constexpr std::int32_t kPrefix = 560;
+  constexpr std::int32_t kBranch = 300;  // where the last two leave it
+  constexpr std::int32_t kLength = 600;
+  constexpr std::int32_t kSize = 16;  // of a block
+  LoadOptions options = OptionsOf({"auto", 2, kSize, GetParam(), 0});
+  options.context = kLength + 8;
+  options.max_num_batched_tokens = kLength;
+  options.max_logit_rows = kLength;
+  const LoadedModel model = MustLoad(options);
+  ASSERT_TRUE(model.runner);
+  const std::uint32_t seed = std::random_device()();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937 rng(seed);
+  std::uniform_int_distribution<std::int32_t> token(0, kVocabularyUsed - 1);
+  std::vector<Tokens> sequences(6, Tokens(kLength));
+  std::vector<Tokens> tables(sequences.size());
+  std::vector<Logits> alone;
+  std::int32_t next_block = 0;
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    const std::int32_t common = i == 0 ? 0 : (i < 4 ? kPrefix : kBranch);
+    for (std::int32_t at = 0; at < kLength; ++at) {
+      const auto place = static_cast<std::size_t>(at);
+      sequences[i][place] = at < common ? sequences[0][place] : token(rng);
+      if (at % kSize != 0) continue;
+      const bool shared = at + kSize <= common;
+      tables[i].push_back(shared ? tables[0][place / kSize] : next_block++);
+    }
+    alone.push_back(ForwardAlone(model.runner.get(), sequences[i]));
+  }
+  ASSERT_LE(next_block, model.runner->info().num_kv_blocks);
+  const auto vocab = static_cast<std::size_t>(model.runner->info().vocab);
+  const auto step = [&](std::int32_t at, std::int32_t count, std::size_t first) {
+    std::vector<Chunk> chunks;
+    for (std::size_t i = first; i < sequences.size(); ++i) {
+      chunks.push_back({sequences[i], at, count, tables[i]});
+    }
+    const Logits logits = RunStep(model.runner.get(), chunks);
+    for (std::size_t i = first; i < sequences.size(); ++i) {
+      const auto size = static_cast<std::size_t>(count) * vocab;
+      ASSERT_TRUE(SameBits(std::span(logits).subspan((i - first) * size, size),
+                           std::span(alone[i]).subspan(static_cast<std::size_t>(at) * vocab, size)))
+          << "sequence " << i << " at " << at;
+    }
+  };
+  const Chunk whole{sequences[0], 0, kLength, tables[0]};
+  RunStep(model.runner.get(), {&whole, 1});  // the only one who computes the prefix
+  // The others compute what is theirs alone: from the branch on, then the tails, then as in decode.
+  const std::int32_t own = kBranch / kSize * kSize;
+  for (std::int32_t at = own; at < kPrefix; at += 65) {
+    for (std::size_t i = 4; i < 6; ++i) {
+      const Chunk chunk{sequences[i], at, std::min(65, kPrefix - at), tables[i]};
+      RunStep(model.runner.get(), {&chunk, 1});
+    }
+  }
+  step(kPrefix, 7, 1);
+  for (std::int32_t at = kPrefix + 7; at < kLength && !HasFatalFailure(); ++at) {
+    step(at, 1, at % 2 == 0 ? 0 : 1);  // with and without the first, whose values are the same
+    step(at, 1, 0);
+  }
+}
+
 // Not in the macro: a comma inside braces parts its arguments.
 std::string TypeName(const ::testing::TestParamInfo<KvDType>& info) {
   constexpr const char* kNames[] = {"F16", "F32", "Q8_0"};

@@ -1,0 +1,96 @@
+// How the attention of a step is cut into units of work: which queries share the keys and values of
+// which partition of positions. The same for all layers, so it is built once a step.
+//
+// Queries of one sequence that follow each other share what they see. So do queries of several
+// sequences whose blocks of a partition are the same (a common prefix), where the partition lies
+// wholly in the past of all of them. Sharing changes no bit: a query's partial of a partition
+// depends on the query, the cache and the position alone (kernels/cpu/attention.h).
+//
+// A value; built by one thread, read by all workers.
+#ifndef MILLRACE_RUNTIME_BACKEND_CPU_ATTENTION_PLAN_H_
+#define MILLRACE_RUNTIME_BACKEND_CPU_ATTENTION_PLAN_H_
+
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "runtime/backend/backend.h"
+
+namespace millrace::cpu {
+
+class AttentionPlan {
+ public:
+  // Queries of one unit at most: K and V rows are widened once for some of them, and are read from
+  // the second-level cache for the others.
+  static constexpr std::int32_t kMaxQueries = 16;
+
+  struct Unit {
+    std::int32_t partition;
+    std::int32_t sequence;  // one of those whose block table leads to the partition
+    std::int32_t begin;     // queries [begin, begin + count) of queries()
+    std::int32_t count;     // 1 ... kMaxQueries
+  };
+  // Tokens whose partials fit into memory together.
+  struct Wave {
+    std::int32_t tokens_begin, tokens_end;
+    std::int32_t units_begin, units_end;
+    std::int32_t partitions;  // of the token that sees most
+  };
+
+  // Makes room, so that a step allocates nothing as long as its waves are few.
+  void Reserve(const BackendLimits& limits);
+
+  // `max_partials` is the number of (token, partition) pairs of one wave at most; at least one
+  // token's always go. REQUIRES: the input is valid.
+  void Build(const StepInput& input, std::int32_t block_size, std::int64_t max_partials);
+
+  std::span<const Wave> waves() const { return waves_; }
+  std::span<const Unit> units() const { return units_; }
+  // Tokens of the step; within a unit the positions that they see of it do not descend.
+  std::span<const std::int32_t> queries() const { return queries_; }
+  // [T] units that compute a partial of each token.
+  std::span<const std::int32_t> units_of_token() const { return units_of_token_; }
+
+ private:
+  // Up to kMaxQueries tokens of one sequence that follow each other.
+  struct Tile {
+    std::int32_t first, count;
+    std::int32_t sequence;
+    std::int32_t past;    // partitions that all its queries see wholly
+    std::int32_t seen;    // partitions that its last query sees
+    std::int32_t shared;  // partitions [0, shared) are in units with other tiles
+  };
+
+  void FindSharers();
+  void BuildWave(std::int32_t begin, std::int32_t end);
+  void CutTiles(std::int32_t begin, std::int32_t end);
+  // Units of tiles that share partitions, from the first partition on.
+  void ShareTiles();
+  // Splits group_[begin, end) into runs of tiles with the same blocks of `partition`, makes units
+  // of them, and leaves those that go on sharing in `next`.
+  void ShareGroup(std::int32_t partition, std::span<std::int32_t> group,
+                  std::vector<std::pair<std::int32_t, std::int32_t>>* next);
+  void ShareRun(std::int32_t partition, std::span<const std::int32_t> tiles);
+  void AddUnit(std::int32_t partition, std::int32_t sequence, std::int32_t begin,
+               std::int32_t count);
+  std::span<const std::int32_t> Blocks(std::int32_t tile, std::int32_t partition) const;
+
+  const StepInput* input_ = nullptr;
+  std::int32_t block_size_ = 0;
+  std::vector<Wave> waves_;
+  std::vector<Unit> units_;
+  std::vector<std::int32_t> queries_;
+  std::vector<std::int32_t> units_of_token_;
+  // Scratch of Build.
+  std::vector<std::int32_t> sequence_of_;  // [T]
+  std::vector<bool> sharer_;  // [S] whether another sequence begins with the same block
+  std::vector<std::int32_t> by_first_block_;
+  std::vector<Tile> tiles_;
+  std::vector<std::int32_t> group_;  // tiles that share, those of one group together
+  std::vector<std::pair<std::int32_t, std::int32_t>> groups_, next_groups_;  // ranges of group_
+};
+
+}  // namespace millrace::cpu
+
+#endif  // MILLRACE_RUNTIME_BACKEND_CPU_ATTENTION_PLAN_H_

@@ -1,0 +1,39 @@
+#include "runtime/backend/cpu/product_tasks.h"
+
+#include <algorithm>
+
+namespace millrace::cpu {
+namespace {
+
+// What keeps a task well above the cost of handing it out.
+constexpr std::int64_t kMinTaskBytes = std::int64_t{32} << 10;
+constexpr std::int64_t kMaxProducts = 8;
+
+}  // namespace
+
+std::int64_t MinTaskRows(const Weight& weight) {
+  return CeilDivide(kMinTaskBytes * weight.tile_rows, weight.tile_bytes);
+}
+
+ProductTasks::ProductTasks(std::span<const Product> products, int threads) {
+  std::int64_t total = 0;
+  for (const Product& product : products) total += product.weight->rows;
+  const std::int64_t wanted = CeilDivide(total, threads * kTasksPerWorker);
+  const std::int64_t least = std::max(MinTaskRows(*products.front().weight),
+                                      CeilDivide(total, std::int64_t{kMaxTasks} - kMaxProducts));
+  const std::int64_t slice = CeilDivide(std::max(wanted, least), kSliceMultiple) * kSliceMultiple;
+  for (const Product& product : products) {
+    for (std::int64_t begin = 0; begin < product.weight->rows; begin += slice) {
+      tasks_[static_cast<std::size_t>(count_++)] = {&product, begin,
+                                                    std::min(begin + slice, product.weight->rows)};
+    }
+  }
+}
+
+const std::byte* ProductTasks::weights(std::int64_t i) const {
+  if (i < 0) return nullptr;
+  const Task& task = (*this)[i];
+  return task.product->weight->tile(0, task.begin);
+}
+
+}  // namespace millrace::cpu
