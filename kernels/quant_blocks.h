@@ -135,14 +135,16 @@ struct ActivationQ8x32 {
   std::int8_t q[32];
 };
 
-// Activations, 256 values: x[i] ~ scale * q[i]; sums[s] is the sum of q[16s .. 16s+15].
+// Activations, 256 values: x[i] ~ scale * q[i]; sums[s] is the sum of q[16s .. 16s+15],
+// pair_sums[p] that of q[32p .. 32p+31].
 struct ActivationQ8x256 {
   float scale;
   std::int16_t sums[16];
+  std::int16_t pair_sums[8];
   std::int8_t q[256];
 };
 
-static_assert(sizeof(ActivationQ8x32) == 40 && sizeof(ActivationQ8x256) == 292);
+static_assert(sizeof(ActivationQ8x32) == 40 && sizeof(ActivationQ8x256) == 308);
 
 }  // namespace millrace
 

@@ -1,5 +1,6 @@
 // Products by tiles of V::kRows weight rows (kernels/tile_layout.h): a block of each row is
-// unpacked once (kernels/cpu/tile_unpack.h), then multiplied with all columns. No sum runs across
+// unpacked (kernels/cpu/tile_unpack.h) into the first-level cache and then multiplied with all
+// columns; for few columns it is multiplied in registers, as it is unpacked. No sum runs across
 // lanes, so a lane is an output row. Internal to kernels/cpu.
 //
 // V is a level's policy, a type of an anonymous namespace, so that every template here has internal
@@ -8,7 +9,8 @@
 //   kPairedScales, kSignedWeights: what the micro-kernels take; U, I, F: vectors of uint32, int32
 //   and float; LoadHalves, WidenHalves, LookUp; and the micro-kernels MultiplySuperBlock<Block,
 //   kColumns> and MultiplyBlocks<Block, kColumns>, which add a tile's products to kColumns rows of
-//   accumulators.
+//   accumulators. Where kDirectColumns > 0, up to so many columns are multiplied as they are
+//   unpacked, by MultiplyStored<Block, kColumns> and MultiplyStoredBlocks<Block, kColumns>.
 #ifndef MILLRACE_KERNELS_CPU_MATMUL_TILE_H_
 #define MILLRACE_KERNELS_CPU_MATMUL_TILE_H_
 
@@ -41,8 +43,17 @@ inline void ForColumnGroups(int columns, const Function& f) {
   CallWithColumns<kGroup - 1>(columns - at, at, f);
 }
 
+// The same for groups of kGroup, kGroup / 2, ..., 1: fewer kernels, for those that are long.
+template <int kGroup, typename Function>
+inline void ForHalvedGroups(int columns, int at, const Function& f) {
+  for (; at + kGroup <= columns; at += kGroup) f.template operator()<kGroup>(at);
+  if constexpr (kGroup > 1) ForHalvedGroups<kGroup / 2>(columns, at, f);
+}
+
 // Asks for the memory that the next tile will read, a share at each step so that the requests do
-// not exceed what a core can have under way. A prefetch past the end of the weights is harmless.
+// not exceed what a core can have under way. Into the second-level cache: two tiles and the
+// activations do not fit a first level of 32 KiB. A prefetch past the end of the weights is
+// harmless.
 class NextTile {
  public:
   // The next tile is the `bytes` at `next`, or unknown (null); this one is read in `steps`.
@@ -53,7 +64,7 @@ class NextTile {
 
   void Prefetch() {
     const std::uintptr_t until = at_ + share_ < end_ ? at_ + share_ : end_;
-    for (; at_ < until; at_ += 64) __builtin_prefetch(reinterpret_cast<const void*>(at_), 0, 3);
+    for (; at_ < until; at_ += 64) __builtin_prefetch(reinterpret_cast<const void*>(at_), 0, 2);
   }
 
  private:
@@ -92,15 +103,30 @@ class StoredTile {
 template <typename V, typename Block>
 struct SuperBlockWalk {
   static constexpr int kGroup = V::kMaxColumns;
+  static constexpr int kQuads = 16;
+  // Sub-blocks of 16 values keep more registers alive: beyond four columns they go through memory.
+  static constexpr int kDirectColumns =
+      SuperBlockTraits<Block>::kSubBlocks == 16 && V::kDirectColumns > 4 ? 4 : V::kDirectColumns;
 
   static void Tile(const std::byte* weights, const std::byte* const* x, int columns,
                    const MatmulParams& p, const std::byte* next_tile, float* acc) {
     const StoredTile<V, Block> stored(weights, p.k / 256);
+    if constexpr (kDirectColumns > 0) {
+      if (columns <= kDirectColumns) {
+        NextTile next(next_tile, p.w_tile_bytes, p.k / 256 * kQuads);
+        ForHalvedGroups<kDirectColumns>(columns, 0, [&]<int kColumns>(int at) {
+          V::template MultiplyStored<Block, kColumns>(stored, p.k / 256, x + at, next,
+                                                      acc + at * V::kRows);
+        });
+        return;
+      }
+    }
     SuperBlockTile<V> tile;
     NextTile next = NextTileOf<V>(next_tile, p.w_tile_bytes, p.k / 256, columns);
     for (std::int64_t b = 0; b < p.k / 256; ++b) {
       next.Prefetch();
-      UnpackTile<V>(static_cast<const Block*>(nullptr), stored.At(b), tile);
+      StoreQuads<V> sink{tile.q};
+      UnpackTile<V>(static_cast<const Block*>(nullptr), stored.At(b), tile, sink);
       next.Prefetch();
       const std::int64_t x_offset = b * static_cast<std::int64_t>(sizeof(ActivationQ8x256));
       ForColumnGroups<kGroup>(columns, [&]<int kColumns>(int at) {
@@ -120,13 +146,27 @@ struct BlocksWalk {
   static void Tile(const std::byte* weights, const std::byte* const* x, int columns,
                    const MatmulParams& p, const std::byte* next_tile, float* acc) {
     const StoredTile<V, Block> stored(weights, p.k / 32);
+    if constexpr (V::kDirectColumns > 0) {
+      if (columns <= V::kDirectColumns) {
+        NextTile next(next_tile, p.w_tile_bytes, p.k / 32);
+        ForHalvedGroups<V::kDirectColumns>(columns, 0, [&]<int kColumns>(int at) {
+          V::template MultiplyStoredBlocks<Block, kColumns>(stored, p.k / 32, x + at, next,
+                                                            acc + at * V::kRows);
+        });
+        return;
+      }
+    }
     BlocksTile<V> tile;
     NextTile next = NextTileOf<V>(next_tile, p.w_tile_bytes, (p.k / 32 + 7) / 8, columns);
     for (std::int64_t b = 0; b < p.k / 32; b += 8) {
       const int count = static_cast<int>(p.k / 32 - b < 8 ? p.k / 32 - b : 8);
       next.Prefetch();
       for (int i = 0; i < count; ++i) {
-        UnpackBlock<V>(static_cast<const Block*>(nullptr), stored.At(b + i), i, tile);
+        StoreQuads<V> sink{tile.q + 8 * i};
+        const BlockScales<V> scales =
+            UnpackBlock<V>(static_cast<const Block*>(nullptr), stored.At(b + i), sink);
+        StoreVector(tile.d[i], scales.d);
+        if constexpr (BlockTraits<Block>::kMinimums) StoreVector(tile.m[i], scales.m);
       }
       next.Prefetch();
       const std::int64_t x_offset = b * static_cast<std::int64_t>(sizeof(ActivationQ8x32));

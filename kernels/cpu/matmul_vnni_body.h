@@ -19,6 +19,7 @@ template <typename R>
 struct VnniLevel : R {
   static constexpr bool kPairedScales = false;
   static constexpr bool kSignedWeights = false;
+  static constexpr int kDirectColumns = R::kMaxColumns;
   using F = typename R::F;
   using V = typename R::V;
   using R::kRows;
@@ -33,22 +34,65 @@ struct VnniLevel : R {
       blocks[c] = reinterpret_cast<const ActivationQ8x256*>(x[c] + x_offset);
     }
     DotValues<Block, kColumns>(tile, blocks, isum);
-    V msum[kColumns];
-    DotMins<kColumns>(tile, blocks, msum);
+    F sum[kColumns];
 #pragma GCC unroll 8
-    for (int c = 0; c < kColumns; ++c) {
-      const F dx = R::Set1(blocks[c]->scale);
-      const F d = R::Mul(R::LoadFloats(tile.d), dx);
-      F sum = R::LoadFloats(acc + c * kRows);
-      if constexpr (SuperBlockTraits<Block>::kMinimums) {
-        sum = R::Fma(d, R::ToFloats(isum[c]), sum);
-        const F dmin = R::Mul(R::LoadFloats(tile.dmin), dx);
-        sum = R::NegatedFma(dmin, R::ToFloats(msum[c]), sum);
-      } else {
-        sum = R::Fma(d, R::ToFloats(R::Sub(isum[c], msum[c])), sum);
+    for (int c = 0; c < kColumns; ++c) sum[c] = R::LoadFloats(acc + c * kRows);
+    AddSuperBlock<Block, kColumns>(tile, blocks, isum, sum);
+#pragma GCC unroll 8
+    for (int c = 0; c < kColumns; ++c) R::StoreFloats(acc + c * kRows, sum[c]);
+  }
+
+  // acc = the products of all `num_blocks` super-blocks of a tile.
+  template <typename Block, int kColumns>
+  static void MultiplyStored(const StoredTile<VnniLevel, Block>& stored, std::int64_t num_blocks,
+                             const std::byte* const* x, NextTile& next, float* acc) {
+    F sum[kColumns];
+#pragma GCC unroll 8
+    for (int c = 0; c < kColumns; ++c) sum[c] = R::Set1(0.0F);
+    for (std::int64_t b = 0; b < num_blocks; ++b) {
+      SuperBlockScales<VnniLevel> scales;
+      DotQuads<Block, kColumns> dots(&scales, &next);
+#pragma GCC unroll 8
+      for (int c = 0; c < kColumns; ++c) {
+        dots.blocks[c] = reinterpret_cast<const ActivationQ8x256*>(x[c]) + b;
       }
-      R::StoreFloats(acc + c * kRows, sum);
+      UnpackTile<VnniLevel>(static_cast<const Block*>(nullptr), stored.At(b), scales, dots);
+      AddSuperBlock<Block, kColumns>(scales, dots.blocks, dots.isum, sum);
     }
+#pragma GCC unroll 8
+    for (int c = 0; c < kColumns; ++c) R::StoreFloats(acc + c * kRows, sum[c]);
+  }
+
+  // The same for blocks of 32 values.
+  template <typename Block, int kColumns>
+  static void MultiplyStoredBlocks(const StoredTile<VnniLevel, Block>& stored,
+                                   std::int64_t num_blocks, const std::byte* const* x,
+                                   NextTile& next, float* acc) {
+    using Traits = BlockTraits<Block>;
+    F sum[kColumns];
+#pragma GCC unroll 8
+    for (int c = 0; c < kColumns; ++c) sum[c] = R::Set1(0.0F);
+    for (std::int64_t b = 0; b < num_blocks; ++b) {
+      next.Prefetch();
+      DotBlock<Block, kColumns> dots;
+#pragma GCC unroll 8
+      for (int c = 0; c < kColumns; ++c) {
+        dots.Begin(c, reinterpret_cast<const ActivationQ8x32*>(x[c]) + b);
+      }
+      const BlockScales<VnniLevel> scales =
+          UnpackBlock<VnniLevel>(static_cast<const Block*>(nullptr), stored.At(b), dots);
+#pragma GCC unroll 8
+      for (int c = 0; c < kColumns; ++c) {
+        const F dx = R::Set1(dots.blocks[c]->scale);
+        sum[c] = R::Fma(R::Mul(scales.d, dx), R::ToFloats(dots.dot[c]), sum[c]);
+        if constexpr (Traits::kMinimums) {
+          const F x_sum = R::Set1(static_cast<float>(dots.blocks[c]->sum));
+          sum[c] = R::Fma(R::Mul(scales.m, dx), x_sum, sum[c]);
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (int c = 0; c < kColumns; ++c) R::StoreFloats(acc + c * kRows, sum[c]);
   }
 
   template <typename Block, int kColumns>
@@ -91,6 +135,94 @@ struct VnniLevel : R {
   }
 
  private:
+  // A sink that multiplies the quads of a super-block as they come: isum[c] gets what DotValues
+  // makes of a stored tile.
+  template <typename Block, int kColumns>
+  struct DotQuads {
+    static constexpr int kQuadsOfSubBlock = 16 / SuperBlockTraits<Block>::kSubBlocks;
+
+    DotQuads(const SuperBlockScales<VnniLevel>* scales_in, NextTile* next_in)
+        : scales(scales_in), next(next_in) {
+#pragma GCC unroll 8
+      for (int c = 0; c < kColumns; ++c) isum[c] = R::Set1(0);
+    }
+
+    template <int kQuad>
+    [[gnu::always_inline]] void Put(const typename R::U (&quad)[4]) {
+      next->Prefetch();
+#pragma GCC unroll 8
+      for (int c = 0; c < kColumns; ++c) {
+        if constexpr (kQuad % kQuadsOfSubBlock == 0) dot[c] = R::Set1(0);
+      }
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) {
+        const V w = reinterpret_cast<V>(quad[i]);
+#pragma GCC unroll 8
+        for (int c = 0; c < kColumns; ++c) {
+          dot[c] = R::DotBytes(dot[c], w, R::BroadcastDword(blocks[c]->q + 16 * kQuad + 4 * i));
+        }
+      }
+      if constexpr ((kQuad + 1) % kQuadsOfSubBlock == 0) {
+        const V scale = R::Load(scales->scales[kQuad / kQuadsOfSubBlock]);
+#pragma GCC unroll 8
+        for (int c = 0; c < kColumns; ++c) isum[c] = R::Add(isum[c], R::Mul(scale, dot[c]));
+      }
+    }
+
+    const SuperBlockScales<VnniLevel>* scales;
+    NextTile* next;
+    const ActivationQ8x256* blocks[kColumns];
+    V dot[kColumns];
+    V isum[kColumns];
+  };
+
+  // The same for a block of 32 values.
+  template <typename Block, int kColumns>
+  struct DotBlock {
+    static constexpr int kOffset = BlockTraits<Block>::kSigned ? 128 : BlockTraits<Block>::kOffset;
+
+    void Begin(int c, const ActivationQ8x32* block) {
+      blocks[c] = block;
+      dot[c] = R::Set1(-kOffset * block->sum);
+    }
+
+    template <int kQuad>
+    [[gnu::always_inline]] void Put(const typename R::U (&quad)[4]) {
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) {
+        const V w = reinterpret_cast<V>(quad[i]);
+#pragma GCC unroll 8
+        for (int c = 0; c < kColumns; ++c) {
+          dot[c] = R::DotBytes(dot[c], w, R::BroadcastDword(blocks[c]->q + 16 * kQuad + 4 * i));
+        }
+      }
+    }
+
+    const ActivationQ8x32* blocks[kColumns];
+    V dot[kColumns];
+  };
+
+  // sum[c] gets a super-block's products, of which isum has the integers.
+  template <typename Block, int kColumns>
+  [[gnu::always_inline]] static void AddSuperBlock(const SuperBlockScales<VnniLevel>& scales,
+                                                   const ActivationQ8x256* const* blocks,
+                                                   const V* isum, F* sum) {
+    V msum[kColumns];
+    DotMins<SuperBlockTraits<Block>::kSubBlocks, kColumns>(scales, blocks, msum);
+#pragma GCC unroll 8
+    for (int c = 0; c < kColumns; ++c) {
+      const F dx = R::Set1(blocks[c]->scale);
+      const F d = R::Mul(R::LoadFloats(scales.d), dx);
+      if constexpr (SuperBlockTraits<Block>::kMinimums) {
+        sum[c] = R::Fma(d, R::ToFloats(isum[c]), sum[c]);
+        const F dmin = R::Mul(R::LoadFloats(scales.dmin), dx);
+        sum[c] = R::NegatedFma(dmin, R::ToFloats(msum[c]), sum[c]);
+      } else {
+        sum[c] = R::Fma(d, R::ToFloats(R::Sub(isum[c], msum[c])), sum[c]);
+      }
+    }
+  }
+
   // isum[c] = sum over sub-blocks of the scale times the sum of products.
   template <typename Block, int kColumns>
   static void DotValues(const SuperBlockTile<VnniLevel>& tile,
@@ -118,17 +250,17 @@ struct VnniLevel : R {
     }
   }
 
-  template <int kColumns>
-  static void DotMins(const SuperBlockTile<VnniLevel>& tile, const ActivationQ8x256* const* blocks,
-                      V* msum) {
+  template <int kSubBlocks, int kColumns>
+  static void DotMins(const SuperBlockScales<VnniLevel>& tile,
+                      const ActivationQ8x256* const* blocks, V* msum) {
 #pragma GCC unroll 8
     for (int c = 0; c < kColumns; ++c) msum[c] = R::Set1(0);
 #pragma GCC unroll 8
-    for (int pair = 0; pair < 8; ++pair) {
+    for (int pair = 0; pair < kSubBlocks / 2; ++pair) {
       const V mins = R::Load(tile.mins[pair]);
 #pragma GCC unroll 8
       for (int c = 0; c < kColumns; ++c) {
-        msum[c] = R::DotWords(msum[c], mins, R::BroadcastDword(blocks[c]->sums + 2 * pair));
+        msum[c] = R::DotWords(msum[c], mins, R::BroadcastDword(Sums<kSubBlocks>(*blocks[c], pair)));
       }
     }
   }

@@ -5,7 +5,20 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/quant_blocks.h"
+
 namespace millrace::cpu {
+
+namespace {  // of each level, with its flags
+
+// The sums of 32 values, from those of 16.
+[[maybe_unused]] inline void AddPairs(ActivationQ8x256* block) {
+  for (int p = 0; p < 8; ++p) {
+    block->pair_sums[p] = static_cast<std::int16_t>(block->sums[2 * p] + block->sums[2 * p + 1]);
+  }
+}
+
+}  // namespace
 
 namespace scalar {
 void QuantizeRowQ8x32(const float* x, std::int64_t k, std::byte* out);

@@ -38,6 +38,9 @@ Block Read(const Stored& stored) {
     block.sums = {stored.sum};
   } else {
     block.sums.assign(std::begin(stored.sums), std::end(stored.sums));
+    for (std::size_t p = 0; p < 8; ++p) {
+      EXPECT_EQ(stored.pair_sums[p], stored.sums[2 * p] + stored.sums[2 * p + 1]) << "pair " << p;
+    }
   }
   const std::size_t width = block.q.size() / block.sums.size();
   for (std::size_t at = 0; at < block.q.size(); at += width) {
@@ -198,7 +201,7 @@ TEST(QuantizeVariants, HoldEveryFormatAndCopyFloats) {
   EXPECT_EQ(std::memcmp(x.data(), y.data(), 12), 0);
   EXPECT_EQ(ActivationRowBytes(ActivationFormat::kF32, 3), 12);
   EXPECT_EQ(ActivationRowBytes(ActivationFormat::kQ8x32, 96), 120);
-  EXPECT_EQ(ActivationRowBytes(ActivationFormat::kQ8x256, 512), 584);
+  EXPECT_EQ(ActivationRowBytes(ActivationFormat::kQ8x256, 512), 616);
 }
 
 }  // namespace

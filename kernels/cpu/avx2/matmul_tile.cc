@@ -30,6 +30,7 @@ constexpr int Int16Steps(int max_value, int limit) {
 
 struct Level : TileAvx2 {
   static constexpr int kMaxColumns = 4;
+  static constexpr int kDirectColumns = 0;
   static constexpr bool kPairedScales = true;
   static constexpr bool kSignedWeights = true;
 
@@ -72,9 +73,14 @@ struct Level : TileAvx2 {
       if constexpr (Traits::kMinimums) {
         sum = _mm256_fmadd_ps(d, _mm256_cvtepi32_ps(isum[c]), sum);
         const __m256 dmin = _mm256_mul_ps(_mm256_load_ps(tile.dmin), dx);
-        sum = _mm256_fnmadd_ps(dmin, _mm256_cvtepi32_ps(DotMins(tile, *blocks[c])), sum);
+        sum = _mm256_fnmadd_ps(
+            dmin,
+            _mm256_cvtepi32_ps(DotMins<SuperBlockTraits<Block>::kSubBlocks>(tile, *blocks[c])),
+            sum);
       } else {
-        const __m256i above = Traits::kSigned ? _mm256_setzero_si256() : DotMins(tile, *blocks[c]);
+        const __m256i above = Traits::kSigned
+                                  ? _mm256_setzero_si256()
+                                  : DotMins<SuperBlockTraits<Block>::kSubBlocks>(tile, *blocks[c]);
         sum = _mm256_fmadd_ps(d, _mm256_cvtepi32_ps(_mm256_sub_epi32(isum[c], above)), sum);
       }
       _mm256_store_ps(acc + c * kRows, sum);
@@ -112,11 +118,12 @@ struct Level : TileAvx2 {
  private:
   static __m256i Load(const void* at) { return _mm256_load_si256(static_cast<const __m256i*>(at)); }
 
+  template <int kSubBlocks>
   static __m256i DotMins(const SuperBlockTile<Level>& tile, const ActivationQ8x256& x) {
     __m256i msum = _mm256_setzero_si256();
 #pragma GCC unroll 8
-    for (int pair = 0; pair < 8; ++pair) {
-      const __m256i sums = BroadcastDword(x.sums + 2 * pair);
+    for (int pair = 0; pair < kSubBlocks / 2; ++pair) {
+      const __m256i sums = BroadcastDword(Sums<kSubBlocks>(x, pair));
       msum = _mm256_add_epi32(msum, _mm256_madd_epi16(Load(tile.mins[pair]), sums));
     }
     return msum;

@@ -66,6 +66,7 @@ void QuantizeRowQ8x256(const float* x, std::int64_t k, std::byte* out) {
   auto* blocks = reinterpret_cast<ActivationQ8x256*>(out);
   for (std::int64_t b = 0; b < k / 256; ++b) {
     blocks[b].scale = QuantizeBlock<16>(x + 256 * b, blocks[b].q, blocks[b].sums);
+    AddPairs(&blocks[b]);
   }
 }
 

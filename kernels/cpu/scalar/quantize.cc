@@ -66,6 +66,7 @@ void QuantizeRowQ8x256(const float* x, std::int64_t k, std::byte* out) {
     for (int s = 0; s < 16; ++s) {
       blocks[b].sums[s] = static_cast<std::int16_t>(Sum(blocks[b].q + 16 * s, 16));
     }
+    AddPairs(&blocks[b]);
   }
 }
 
