@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 
 #include "absl/status/status.h"
 
@@ -20,6 +21,8 @@ class ByteSource {
   // Fills `out` with the bytes from `offset_bytes` on, or fails (DATA_LOSS: the file got shorter).
   // REQUIRES: offset_bytes + out.size() <= size_bytes().
   virtual absl::Status Read(std::uint64_t offset_bytes, std::span<std::byte> out) const = 0;
+  // Now: differs from what it was or will be whenever the bytes may differ. Empty if unknown.
+  virtual std::string Stamp() const { return {}; }
 };
 
 }  // namespace millrace

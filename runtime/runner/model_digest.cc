@@ -1,12 +1,11 @@
 #include "runtime/runner/model_digest.h"
 
 #include <algorithm>
-#include <filesystem>
+#include <cstdint>
+#include <memory>
 #include <span>
-#include <system_error>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "base/sha256.h"
 #include "base/status.h"
 
@@ -41,14 +40,9 @@ absl::Status AddHeader(const GgufFile& file, std::size_t part, Sha256* hash) {
 absl::StatusOr<std::string> ModelDigest(const GgufFile& file) {
   Sha256 hash;
   for (std::size_t part = 0; part < file.paths().size(); ++part) {
-    const std::string& path = file.paths()[part];
-    std::error_code error;
-    const auto modified = std::filesystem::last_write_time(path, error);
-    if (error) return absl::NotFoundError(absl::StrCat(path, ": ", error.message()));
-    const std::string facts = absl::StrCat(file.PartSource(part)->size_bytes(), " ",
-                                           modified.time_since_epoch().count(), "\n");
-    hash.Add(std::as_bytes(std::span(facts)));
-    MILLRACE_RETURN_IF_ERROR(WithContext(path, AddHeader(file, part, &hash)));
+    const std::string stamp = file.PartSource(part)->Stamp() + "\n";
+    hash.Add(std::as_bytes(std::span(stamp)));
+    MILLRACE_RETURN_IF_ERROR(WithContext(file.paths()[part], AddHeader(file, part, &hash)));
   }
   return hash.Finish();
 }

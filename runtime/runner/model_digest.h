@@ -1,6 +1,6 @@
 // What tells one state of a model's files from another without reading the weights: for each file
-// its size, its time of modification and SHA-256 of its header (metadata and tensor table).
-// Thread-safe.
+// which one it is, its size, its times of modification and change, and its header (metadata and
+// tensor table), all in one SHA-256. Thread-safe.
 #ifndef MILLRACE_RUNTIME_RUNNER_MODEL_DIGEST_H_
 #define MILLRACE_RUNTIME_RUNNER_MODEL_DIGEST_H_
 
@@ -11,7 +11,7 @@
 
 namespace millrace {
 
-// 64 hexadecimal digits. NOT_FOUND if a file is gone, DATA_LOSS if it got shorter.
+// 64 hexadecimal digits, of the files as they are now. DATA_LOSS if one got shorter.
 absl::StatusOr<std::string> ModelDigest(const GgufFile& file);
 
 }  // namespace millrace

@@ -158,6 +158,14 @@ absl::StatusOr<WeightCacheOptions> WeightCacheFor(const LoadOptions& options,
   return cache;
 }
 
+// A model that was written to while it was read is not what its name in the cache says.
+absl::Status CheckUnchanged(const WeightCacheOptions& cache, const GgufFile& file) {
+  if (cache.directory.empty()) return absl::OkStatus();
+  MILLRACE_ASSIGN_OR_RETURN(const std::string now, ModelDigest(file));
+  if (now == cache.model) return absl::OkStatus();
+  return absl::DataLossError(file.paths().front() + ": the file changed while it was read");
+}
+
 }  // namespace
 
 std::optional<KvDType> ParseKvDType(std::string_view name) {
@@ -246,6 +254,7 @@ absl::StatusOr<LoadedModel> LoadModel(const LoadOptions& options) {
                             transformer.Load(file, backend.get(), [&](std::uint64_t loaded) {
                               if (options.progress) options.progress(loaded, total);
                             }));
+  MILLRACE_RETURN_IF_ERROR(CheckUnchanged(cache, file));
   MILLRACE_RETURN_IF_ERROR(backend->Prepare(program, limits));
   model.facts = MakeFacts(file, transformer, *backend, limits);
   if (file.Find("tokenizer.chat_template") != nullptr) {

@@ -12,8 +12,21 @@
 namespace millrace::cpu {
 namespace {
 
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
+constexpr auto kHugePage = static_cast<std::size_t>(kHugePageBytes);
 constexpr std::size_t kPage = 4096;
+
+// Brings a mapped file into memory; errno, or 0.
+int Populate(const std::byte* begin, std::size_t bytes) {
+#ifdef MADV_POPULATE_READ
+  if (::madvise(const_cast<std::byte*>(begin), bytes, MADV_POPULATE_READ) == 0) return 0;
+  if (errno != EINVAL) return errno;
+#endif
+  // Linux before 5.14: a byte of each page, one after the other.
+  for (std::size_t at = 0; at < bytes; at += kPage) {
+    static_cast<void>(*static_cast<const volatile std::byte*>(begin + at));
+  }
+  return 0;
+}
 
 }  // namespace
 
@@ -69,11 +82,11 @@ absl::StatusOr<HugeBuffer> HugeBuffer::MapFile(int fd, std::int64_t offset, std:
   out.mapping_bytes_ = size;
   out.data_ = static_cast<std::byte*>(mapping);
   out.size_ = bytes;
-  // Advice only: huge pages where the file system has them, and no faults while tokens are made.
-  ::madvise(mapping, size, MADV_HUGEPAGE);
-#ifdef MADV_POPULATE_READ
-  ::madvise(mapping, size, MADV_POPULATE_READ);
-#endif
+  ::madvise(mapping, size, MADV_HUGEPAGE);  // advice only: where the file system has them
+  if (const int error = Populate(out.data_, size); error != 0) {
+    return absl::DataLossError(
+        absl::StrCat(std::string(what), ": cannot be read: ", std::strerror(error)));
+  }
   return out;
 }
 

@@ -11,6 +11,9 @@
 
 namespace millrace::cpu {
 
+// Of the processor's larger pages; what is smaller takes small ones.
+inline constexpr std::int64_t kHugePageBytes = std::int64_t{2} << 20;
+
 class HugeBuffer {
  public:
   HugeBuffer() = default;
@@ -24,7 +27,9 @@ class HugeBuffer {
   static absl::StatusOr<HugeBuffer> Allocate(std::int64_t bytes, std::string_view what);
 
   // Bytes [offset, offset + bytes) of an open file, in memory when this returns; they are the page
-  // cache's, so writing to them faults. REQUIRES: `offset` is a multiple of the page size.
+  // cache's, so writing to them faults, and reading them does once the file is cut short.
+  // RESOURCE_EXHAUSTED or DATA_LOSS naming `what`. REQUIRES: `offset` is a multiple of the page
+  // size.
   static absl::StatusOr<HugeBuffer> MapFile(int fd, std::int64_t offset, std::int64_t bytes,
                                             std::string_view what);
 

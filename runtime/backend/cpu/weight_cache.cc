@@ -4,13 +4,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
+#include "base/check.h"
 #include "base/log.h"
 #include "kernels/tile_layout.h"
 
@@ -18,8 +19,7 @@ namespace millrace::cpu {
 namespace {
 
 constexpr std::int64_t kPage = 4096;
-// As HugeBuffer: large weights lie where huge pages may.
-constexpr std::int64_t kHugePage = std::int64_t{2} << 20;
+constexpr mode_t kMode = 0644;  // less what the process's mask takes; a folder is often shared
 
 std::string Title(const WeightCacheOptions& options, Isa isa) {
   return absl::StrCat("millrace weights\nlayout ", kTileLayoutVersion, "\nlevel ",
@@ -34,10 +34,15 @@ std::string Path(const WeightCacheOptions& options, Isa isa) {
       .string();
 }
 
+bool SameFile(const struct stat& a, const struct stat& b) {
+  return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
 }  // namespace
 
 WeightCache::WeightCache(const WeightCacheOptions& options, Isa isa)
     : title_(Title(options, isa)), path_(Path(options, isa)), cursor_(kPage) {
+  MILLRACE_CHECK(title_.size() < kPage, "the title fits its page");
   mapped_ = OpenExisting();
   if (!mapped_) BeginNew();
 }
@@ -48,79 +53,110 @@ WeightCache::~WeightCache() {
 }
 
 bool WeightCache::OpenExisting() {
-  fd_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+  // O_NONBLOCK: a pipe in its place must not wait for somebody to write into it.
+  fd_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd_ < 0) return false;
-  std::string found(title_.size(), '\0');
   struct stat status {};
-  const bool ours =
-      ::fstat(fd_, &status) == 0 &&
-      ::pread(fd_, found.data(), found.size(), 0) == static_cast<ssize_t>(found.size()) &&
-      found == title_;
-  file_bytes_ = status.st_size;
-  if (!ours) {
-    ::close(fd_);
-    fd_ = -1;
-  }
-  return ours;
+  if (::fstat(fd_, &status) == 0 && S_ISREG(status.st_mode) && HasText(title_, 0)) return true;
+  ::close(fd_);
+  fd_ = -1;
+  return false;
 }
 
 void WeightCache::BeginNew() {
-  temporary_ = path_ + ".XXXXXX";
-  fd_ = ::mkstemp(temporary_.data());
-  if (fd_ < 0) {
-    temporary_.clear();
-    return GiveUp("cannot be made");
+  const std::string folder = std::filesystem::path(path_).parent_path().string();
+  fd_ = ::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, kMode);
+  if (fd_ < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL)) {
+    temporary_ = path_ + ".XXXXXX";
+    fd_ = ::mkstemp(temporary_.data());
+    if (fd_ < 0) temporary_.clear();
   }
-  if (!Write({reinterpret_cast<const std::byte*>(title_.data()), title_.size()}, 0)) {
-    GiveUp("cannot be written");
-  }
+  if (fd_ < 0) return GiveUp("cannot be made", errno);
+  if (!WriteText(title_, 0)) GiveUp("cannot be written", errno);
 }
 
-void WeightCache::GiveUp(std::string_view what) {
-  Log(LogLevel::kWarning, "the weight cache is not used",
-      {{"file", path_}, {"why", absl::StrCat(std::string(what), ": ", std::strerror(errno))}});
+void WeightCache::GiveUp(std::string_view what, int error) {
   if (fd_ >= 0) ::close(fd_);
   fd_ = -1;
+  // What was written is of no use, and may have filled the disk.
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+  temporary_.clear();
+  Log(LogLevel::kWarning, "the weight cache is not used",
+      {{"file", path_},
+       {"why", error == 0 ? std::string(what)
+                          : absl::StrCat(std::string(what), ": ", std::strerror(error))}});
 }
 
 bool WeightCache::Write(std::span<const std::byte> bytes, std::int64_t offset) const {
   while (!bytes.empty()) {
     const ssize_t n = ::pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return false;
+    if (n <= 0) return false;
     offset += n;
     bytes = bytes.subspan(static_cast<std::size_t>(n));
   }
   return true;
 }
 
+bool WeightCache::WriteText(std::string_view text, std::int64_t offset) const {
+  return Write(std::as_bytes(std::span(text)), offset);
+}
+
+bool WeightCache::HasText(std::string_view text, std::int64_t offset) const {
+  std::string found(text.size(), '\0');
+  const ssize_t n = ::pread(fd_, found.data(), found.size(), static_cast<off_t>(offset));
+  return n == static_cast<ssize_t>(found.size()) && found == text;
+}
+
 std::int64_t WeightCache::Place(std::int64_t bytes) {
-  const std::int64_t alignment = bytes >= kHugePage ? kHugePage : kPage;
-  const std::int64_t begin = (cursor_ + alignment - 1) / alignment * alignment;
+  const std::int64_t alignment = bytes >= kHugePageBytes ? kHugePageBytes : kPage;
+  const std::int64_t begin = (cursor_ + kPage + alignment - 1) / alignment * alignment;
   cursor_ = begin + bytes;
   return begin;
 }
 
-std::optional<HugeBuffer> WeightCache::Map(std::int64_t bytes, std::string_view name) {
+std::optional<HugeBuffer> WeightCache::Map(std::string_view what, std::int64_t bytes) {
   if (fd_ < 0 || !mapped_) return std::nullopt;
   const std::int64_t begin = Place(bytes);
-  if (cursor_ > file_bytes_) {
-    errno = ENODATA;
-    GiveUp("is too short and was removed");
-    ::unlink(path_.c_str());
+  struct stat status {};
+  if (::fstat(fd_, &status) != 0 || cursor_ > status.st_size || !HasText(what, begin - kPage)) {
+    RemoveOpenFile();
+    GiveUp("does not hold the model's weights and was removed", 0);
     return std::nullopt;
   }
-  auto mapped = HugeBuffer::MapFile(fd_, begin, bytes, name);
-  if (!mapped.ok()) {
-    GiveUp("cannot be mapped");
-    return std::nullopt;
-  }
-  return *std::move(mapped);
+  auto mapped = HugeBuffer::MapFile(fd_, begin, bytes, what);
+  if (mapped.ok()) return *std::move(mapped);
+  GiveUp(std::string(mapped.status().message()), 0);
+  return std::nullopt;
 }
 
-void WeightCache::Append(std::span<const std::byte> bytes) {
+void WeightCache::RemoveOpenFile() const {
+  struct stat open {};
+  struct stat named {};
+  if (::fstat(fd_, &open) == 0 && ::stat(path_.c_str(), &named) == 0 && SameFile(open, named)) {
+    ::unlink(path_.c_str());
+  }
+}
+
+void WeightCache::Append(std::string_view what, std::span<const std::byte> bytes) {
   if (fd_ < 0 || mapped_) return;
-  if (!Write(bytes, Place(static_cast<std::int64_t>(bytes.size())))) GiveUp("cannot be written");
+  MILLRACE_CHECK(what.size() <= kPage, "a description fits its page");
+  const std::int64_t begin = Place(static_cast<std::int64_t>(bytes.size()));
+  if (!WriteText(what, begin - kPage) || !Write(bytes, begin)) GiveUp("cannot be written", errno);
+}
+
+bool WeightCache::TakeName() {
+  if (temporary_.empty()) {
+    // A file can be linked to a free name only, and renamed over one that is taken.
+    const std::string linked = absl::StrCat(path_, ".", ::getpid());
+    ::unlink(linked.c_str());  // of a process that had our number and ended just here
+    const std::string open = absl::StrCat("/proc/self/fd/", fd_);
+    if (::linkat(AT_FDCWD, open.c_str(), AT_FDCWD, linked.c_str(), AT_SYMLINK_FOLLOW) != 0) {
+      return false;
+    }
+    temporary_ = linked;
+  }
+  return ::rename(temporary_.c_str(), path_.c_str()) == 0;
 }
 
 void WeightCache::Finish() {
@@ -129,9 +165,7 @@ void WeightCache::Finish() {
     Log(LogLevel::kInfo, "weights mapped from the cache", {{"file", path_}});
     return;
   }
-  if (::fdatasync(fd_) != 0 || ::rename(temporary_.c_str(), path_.c_str()) != 0) {
-    return GiveUp("cannot be written");
-  }
+  if (::fdatasync(fd_) != 0 || !TakeName()) return GiveUp("cannot be written", errno);
   temporary_.clear();
   Log(LogLevel::kInfo, "weights kept in the cache for the next start",
       {{"file", path_}, {"bytes", absl::StrCat(cursor_)}});

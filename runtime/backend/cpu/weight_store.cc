@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/math.h"
 #include "base/status.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/tile_layout.h"
@@ -20,8 +21,6 @@ namespace {
 constexpr std::int64_t kPieceBytes = std::int64_t{256} << 10;
 // One thread does not saturate the page cache's copy on most machines; more than two gain little.
 constexpr int kReaders = 2;
-
-std::int64_t CeilDivide(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // Reads the pieces of one weight: runs of whole tiles, none across experts. Several threads may
 // call Run at once.
@@ -94,14 +93,20 @@ absl::Status Describe(std::string_view name, const Weight& weight, const ByteSou
                                                  wanted));
 }
 
+// Names of tensors have at most 64 bytes, but for files that mean harm.
+constexpr std::size_t kNameInCache = 1024;
+
 }  // namespace
 
 absl::Status WeightStore::Fill(const ByteSource& source, Weight* weight) {
   const std::int64_t bytes = weight->experts * weight->expert_bytes;
   // Vectors are small, and some are converted: they are read each time.
   WeightCache* const cache = weight->rows > 1 ? cache_.get() : nullptr;
+  const std::string what = absl::StrCat(
+      weight->name.substr(0, kNameInCache), " ", std::string(Info(weight->dtype).name), " ",
+      weight->experts, "x", weight->rows, "x", weight->k, " in tiles of ", weight->tile_rows, "\n");
   if (cache != nullptr) {
-    std::optional<HugeBuffer> mapped = cache->Map(bytes, weight->name);
+    std::optional<HugeBuffer> mapped = cache->Map(what, bytes);
     if (mapped) {
       weight->bytes = *std::move(mapped);
       return absl::OkStatus();
@@ -110,7 +115,7 @@ absl::Status WeightStore::Fill(const ByteSource& source, Weight* weight) {
   MILLRACE_ASSIGN_OR_RETURN(weight->bytes, HugeBuffer::Allocate(bytes, weight->name));
   MILLRACE_RETURN_IF_ERROR(ReadWeight(source, weight));
   if (cache != nullptr) {
-    cache->Append({weight->bytes.data(), static_cast<std::size_t>(weight->bytes.size())});
+    cache->Append(what, {weight->bytes.data(), static_cast<std::size_t>(weight->bytes.size())});
   }
   return absl::OkStatus();
 }

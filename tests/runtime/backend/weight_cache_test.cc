@@ -4,8 +4,11 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstddef>
 #include <filesystem>
 #include <fstream>
@@ -27,7 +30,7 @@ class WeightCacheTest : public ::testing::Test {
   WeightCacheOptions Options() const { return {.directory = folder_.string(), .model = model_}; }
   void Keep(Isa isa = Isa::kScalar) const {
     WeightCache cache(Options(), isa);
-    for (const auto& weight : weights_) cache.Append(weight);
+    for (const auto& weight : weights_) cache.Append(What(weight), weight);
     cache.Finish();
   }
   std::vector<std::filesystem::path> Files() const {
@@ -42,12 +45,16 @@ class WeightCacheTest : public ::testing::Test {
     WeightCache cache(Options(), isa);
     std::size_t count = 0;
     for (const auto& weight : weights_) {
-      const auto found = cache.Map(static_cast<std::int64_t>(weight.size()), "w");
+      const auto found = cache.Map(What(weight), static_cast<std::int64_t>(weight.size()));
       if (!found) break;
       EXPECT_TRUE(std::equal(weight.begin(), weight.end(), found->data())) << count;
       ++count;
     }
     return count;
+  }
+
+  static std::string What(const std::vector<std::byte>& weight) {
+    return "weight of " + std::to_string(weight.size()) + " bytes\n";
   }
 
   static std::vector<std::byte> Random(std::size_t bytes) {
@@ -72,7 +79,7 @@ TEST_F(WeightCacheTest, MapsWhatAnEarlierStartKept) {
 TEST_F(WeightCacheTest, LeavesNothingBehindWhenLoadingEndsEarly) {
   {
     WeightCache cache(Options(), Isa::kScalar);
-    cache.Append(weights_[0]);
+    cache.Append("0", weights_[0]);
   }
   EXPECT_THAT(Files(), SizeIs(0));
   EXPECT_EQ(Mapped(), 0U);
@@ -105,6 +112,58 @@ TEST_F(WeightCacheTest, TakesNoFileThatIsNotOurs) {
   Keep();
   const auto file = Files().front();
   std::ofstream(file, std::ios::binary | std::ios::trunc) << "something else";
+  EXPECT_EQ(Mapped(), 0U);
+}
+
+TEST_F(WeightCacheTest, DoesNotTakeOneWeightForAnotherOfItsSize) {
+  Keep();
+  {
+    WeightCache cache(Options(), Isa::kScalar);
+    EXPECT_FALSE(cache.Map("another\n", static_cast<std::int64_t>(weights_[0].size())));
+  }
+  EXPECT_THAT(Files(), SizeIs(0));
+}
+
+TEST_F(WeightCacheTest, LetsTwoStartsWriteAtOnce) {
+  WeightCache first(Options(), Isa::kScalar);
+  WeightCache second(Options(), Isa::kScalar);
+  for (WeightCache* cache : {&first, &second}) {
+    for (const auto& weight : weights_) cache->Append(What(weight), weight);
+  }
+  first.Finish();
+  EXPECT_EQ(Mapped(), weights_.size());
+  second.Finish();
+  EXPECT_THAT(Files(), SizeIs(1));
+  EXPECT_EQ(Mapped(), weights_.size());
+}
+
+TEST_F(WeightCacheTest, DoesNotRemoveAFileThatAnotherStartPutInPlaceOfABadOne) {
+  Keep();
+  WeightCache bad(Options(), Isa::kScalar);
+  std::filesystem::remove(Files().front());
+  Keep();
+  EXPECT_FALSE(bad.Map("another\n", 1));
+  EXPECT_EQ(Mapped(), weights_.size());
+}
+
+// A disk that is full, as a limit of this process on the size of files.
+TEST_F(WeightCacheTest, LeavesNothingBehindWhenTheDiskIsFull) {
+  ::signal(SIGXFSZ, SIG_IGN);
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  rlimit small = before;
+  small.rlim_cur = 1'000'000;
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  Keep();
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  EXPECT_THAT(Files(), SizeIs(0));
+}
+
+TEST_F(WeightCacheTest, DoesNotWaitAtAPipeInItsPlace) {
+  Keep();
+  const auto file = Files().front();
+  std::filesystem::remove(file);
+  ASSERT_EQ(::mkfifo(file.c_str(), 0600), 0);
   EXPECT_EQ(Mapped(), 0U);
 }
 
