@@ -7,7 +7,6 @@
 #define MILLRACE_BASE_TASK_CHAIN_H_
 
 #include <array>
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -46,7 +45,7 @@ class TaskChain {
   // The pool outlives the chain.
   explicit TaskChain(ThreadPool* pool) : pool_(pool) {}
 
-  // Returns when all tasks of all lists are done.
+  // Returns when all tasks of all lists are done. REQUIRES: a list has fewer than 2^32 tasks.
   template <typename... List>
   void Run(const List&... lists) {
     static_assert(sizeof...(List) >= 1 && sizeof...(List) <= kMaxLists);
@@ -67,12 +66,12 @@ class TaskChain {
   // On lines of their own: workers write both at the same time.
   struct Link {
     alignas(64) TaskCursor cursor;
-    alignas(64) std::atomic<std::uint32_t> left{0};  // tasks that are not done
+    alignas(64) ThreadPool::Gate gate;  // of those behind this list
   };
 
   void Reset(std::size_t at, std::int64_t count) {
     links_[at].cursor.Reset();
-    links_[at].left.store(static_cast<std::uint32_t>(count), std::memory_order_relaxed);
+    links_[at].gate.Reset(static_cast<std::uint32_t>(count));
   }
 
   template <typename List>
@@ -81,7 +80,7 @@ class TaskChain {
     std::int64_t i = link.cursor.Next();
     if (i >= list.count) return;
     if constexpr (List::kAhead) list.ask(i);
-    for (std::size_t before = 0; before < at; ++before) pool_->AwaitZero(links_[before].left);
+    for (std::size_t before = 0; before < at; ++before) pool_->Await(&links_[before].gate);
     std::uint32_t done = 0;
     for (; i < list.count; ++done) {
       if constexpr (List::kAhead) {
@@ -93,8 +92,7 @@ class TaskChain {
         i = link.cursor.Next();
       }
     }
-    // Sequentially consistent: see AwaitChange in thread_pool.cc.
-    if (link.left.fetch_sub(done) == done) link.left.notify_all();
+    link.gate.Pass(done);
   }
 
   ThreadPool* const pool_;

@@ -19,7 +19,8 @@ class ThreadGovernor {
   // Threads of the next run.
   int active() const { return active_; }
 
-  // A run of active() threads ended at `now`, `waited` after the first of them had nothing to do.
+  // A run of active() threads ended at `now`; all in all the first that had nothing to do `waited`
+  // for the others, at its end and inside of it.
   void Note(TimePoint now, Duration waited);
 
  private:

@@ -1,6 +1,5 @@
 #include "base/thread_pool.h"
 
-#include <algorithm>
 #include <chrono>
 #include <thread>
 #include <vector>
@@ -50,7 +49,7 @@ struct ThreadPool::State {
   alignas(64) std::atomic<std::uint32_t> done{0};  // counts runs that every worker has finished
   alignas(64) std::atomic<int> busy{0};
   std::atomic<std::int64_t> first_done{0};  // when the first thread of the run had nothing to do
-  // Nanoseconds that threads of the run waited for each other inside of it; the longest wait.
+  // Nanoseconds that gates inside of the run were waited for, each by who came first.
   std::atomic<std::int64_t> waited_inside{0};
   WorkerFn fn = nullptr;  // written before `run` changes
   void* context = nullptr;
@@ -70,13 +69,6 @@ struct ThreadPool::State {
     std::int64_t none = 0;
     if (first_done.load(std::memory_order_relaxed) != 0) return;
     first_done.compare_exchange_strong(none, NowNanoseconds(), std::memory_order_relaxed);
-  }
-
-  void NoteWaitedInside(std::int64_t nanoseconds) {
-    std::int64_t longest = waited_inside.load(std::memory_order_relaxed);
-    while (nanoseconds > longest &&
-           !waited_inside.compare_exchange_weak(longest, nanoseconds, std::memory_order_relaxed)) {
-    }
   }
 
   void SleepUntilWanted(int worker) {
@@ -160,20 +152,27 @@ void ThreadPool::Run(WorkerFn fn, void* context) {
     state.NoteDone();
     AwaitChange(state.done, before, state.spins);
     waited = Duration{State::NowNanoseconds() - state.first_done.load(std::memory_order_relaxed)};
-    waited = std::max(waited, Duration{state.waited_inside.load(std::memory_order_relaxed)});
+    waited += Duration{state.waited_inside.load(std::memory_order_relaxed)};
   }
   if (state.workers.empty()) return;
   state.governor.Note(TimePoint{Duration{State::NowNanoseconds()}}, waited);
 }
 
-void ThreadPool::AwaitZero(const std::atomic<std::uint32_t>& left) {
-  std::uint32_t seen = left.load(std::memory_order_acquire);
+void ThreadPool::Await(Gate* gate) {
+  std::uint32_t seen = gate->left.load(std::memory_order_acquire);
   if (seen == 0) return;
+  const bool first = !gate->waited.exchange(true, std::memory_order_relaxed);
   const std::int64_t begin = State::NowNanoseconds();
-  for (; seen != 0; seen = left.load(std::memory_order_acquire)) {
-    AwaitChange(left, seen, state_->spins);
+  for (int i = 0; i < state_->spins && seen != 0; ++i) {
+    Pause();
+    seen = gate->left.load(std::memory_order_acquire);
   }
-  state_->NoteWaitedInside(State::NowNanoseconds() - begin);
+  while (seen != 0) {
+    gate->left.wait(seen, std::memory_order_acquire);
+    seen = gate->left.load(std::memory_order_acquire);
+  }
+  if (!first) return;
+  state_->waited_inside.fetch_add(State::NowNanoseconds() - begin, std::memory_order_relaxed);
 }
 
 }  // namespace millrace

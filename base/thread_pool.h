@@ -37,9 +37,24 @@ class ThreadPool {
     Run(call, const_cast<void*>(static_cast<const void*>(&f)));
   }
 
-  // Within a run, by a worker: waits until `left` is 0, as another worker of this run makes it, who
-  // changes it sequentially consistently and then notifies all.
-  void AwaitZero(const std::atomic<std::uint32_t>& left);
+  // What workers of a run wait for within it: until so many tasks are done.
+  struct Gate {
+    std::atomic<std::uint32_t> left{0};
+    std::atomic<bool> waited{false};  // by somebody in this run
+
+    // Between runs.
+    void Reset(std::uint32_t count) {
+      left.store(count, std::memory_order_relaxed);
+      waited.store(false, std::memory_order_relaxed);
+    }
+    // By a worker that did `count` of them.
+    void Pass(std::uint32_t count) {
+      // Sequentially consistent: see AwaitChange in thread_pool.cc.
+      if (left.fetch_sub(count) == count) left.notify_all();
+    }
+  };
+  // Within a run, by a worker: waits until all of the gate's tasks are done.
+  void Await(Gate* gate);
 
  private:
   struct State;

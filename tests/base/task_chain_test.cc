@@ -16,12 +16,12 @@ namespace {
 
 using ::testing::Each;
 
-// Three lists of given lengths, the middle one of tasks that are asked for ahead; counts what a
+// Four lists of given lengths, the second one of tasks that are asked for ahead; counts what a
 // correct chain never does.
 class Counted {
  public:
-  explicit Counted(std::array<std::int64_t, 3> counts) : counts_(counts) {
-    for (std::size_t list = 0; list < 3; ++list) {
+  explicit Counted(std::array<std::int64_t, 4> counts) : counts_(counts) {
+    for (std::size_t list = 0; list < 4; ++list) {
       runs_[list] = std::vector<std::atomic<int>>(static_cast<std::size_t>(counts[list]));
     }
   }
@@ -46,7 +46,8 @@ class Counted {
                              [&](std::int64_t i) {
                                if (runs_[1][static_cast<std::size_t>(i)] != 0) ++out_of_order_;
                              }},
-               TaskList{counts_[2], [&](std::int64_t i, int) { do_task(2, i); }});
+               TaskList{counts_[2], [&](std::int64_t i, int) { do_task(2, i); }},
+               TaskList{counts_[3], [&](std::int64_t i, int) { do_task(3, i); }});
   }
 
   void ExpectAllDoneOnceAndInOrder() const {
@@ -58,9 +59,9 @@ class Counted {
   }
 
  private:
-  const std::array<std::int64_t, 3> counts_;
-  std::array<std::vector<std::atomic<int>>, 3> runs_;
-  std::array<std::atomic<std::int64_t>, 3> done_{};
+  const std::array<std::int64_t, 4> counts_;
+  std::array<std::vector<std::atomic<int>>, 4> runs_;
+  std::array<std::atomic<std::int64_t>, 4> done_{};
   std::atomic<int> too_early_{0};
   std::atomic<int> out_of_order_{0};
 };
@@ -78,7 +79,7 @@ TEST_P(TaskChainOf, DoesEachTaskOnceAndListsInOrder) {
     const auto length = [&] {
       return static_cast<std::int64_t>(rng() % (rng() % 3 == 0 ? 40 : 2));
     };
-    Counted tasks({length(), length(), length()});
+    Counted tasks({length(), length(), length(), length()});
     tasks.Run(&chain, [](std::size_t) {});
     tasks.ExpectAllDoneOnceAndInOrder();
     if (HasFailure()) FAIL() << "round " << round;
@@ -90,7 +91,7 @@ TEST_P(TaskChainOf, WakesWorkersThatSleepBeforeAList) {
   ThreadPool pool(GetParam());
   TaskChain chain(&pool);
   for (int round = 0; round < 50; ++round) {
-    Counted tasks({1, 16, 1});
+    Counted tasks({1, 16, 1, 8});
     tasks.Run(&chain, [](std::size_t list) {
       const auto begin = std::chrono::steady_clock::now();
       const std::chrono::microseconds busy(list == 0 ? 200 : 0);

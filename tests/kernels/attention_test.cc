@@ -258,6 +258,44 @@ TEST_P(AttentionOfType, DoesNotDependOnBlocksTheirOrderOrTheChunk) {
   }
 }
 
+// Tokens of several sequences that see the whole partition, in any places of the step.
+TEST_P(AttentionOfType, TakesQueriesFromAnywhereInTheStep) {
+  std::mt19937_64 random(5);
+  const Problem problem = MakeProblem(64, 1, 4, 256, &random);
+  constexpr std::int32_t kTokens = 9;
+  const std::vector<std::int32_t> queries = {7, 2, 5, 3};
+  // The queries' vectors lie in the first positions of the problem; all see its last position.
+  const std::vector<std::int32_t> positions(kTokens, 255);
+  const std::int64_t entry = problem.head_dim + 2;
+  for (const AttentionVariant& variant : AttentionVariants()) {
+    if (variant.dtype != GetParam() || !CanRun(variant.isa)) continue;
+    SCOPED_TRACE(variant.name);
+    const Cache cache(problem, 32, GetParam(), variant, &random);
+    const auto attend = [&](std::span<const std::int32_t> tokens, float* partials) {
+      AttentionPartialParams params;
+      params.kv = cache.view();
+      params.group = problem.group;
+      params.block_table = cache.table();
+      params.queries = tokens.data();
+      params.num_queries = static_cast<std::int32_t>(tokens.size());
+      params.positions = positions.data();
+      params.q = problem.Query(0, 0);
+      params.q_stride = std::int64_t{problem.heads()} * problem.head_dim;
+      params.scale = 0.125F;
+      params.partials = partials;
+      params.first_token = 1;
+      params.partial_query_stride = problem.group * entry;
+      variant.partial(params);
+    };
+    const auto size = static_cast<std::size_t>((kTokens - 1) * problem.group * entry);
+    std::vector<float> together(size, testing::kNan);
+    std::vector<float> alone(size, testing::kNan);
+    attend(queries, together.data());
+    for (const std::int32_t& token : queries) attend({&token, 1}, alone.data());
+    testing::ExpectSameBits(together, alone);
+  }
+}
+
 TEST_P(AttentionOfType, KeepsScoresOfAnySizeFinite) {
   std::mt19937_64 random(3);
   Problem problem = MakeProblem(64, 1, 2, 300, &random);

@@ -21,6 +21,9 @@ std::int32_t At(std::span<const std::int32_t> v, std::int32_t i) {
   return v[static_cast<std::size_t>(i)];
 }
 
+// Enough for 64 sequences of some 250 000 positions; a megabyte.
+constexpr std::size_t kReserved = std::size_t{1} << 16;
+
 // Partitions that a query at `position` sees.
 std::int32_t Seen(std::int32_t position) {
   return static_cast<std::int32_t>(NumPartitions(std::int64_t{position} + 1));
@@ -34,8 +37,8 @@ void AttentionPlan::Reserve(const BackendLimits& limits) {
   const auto partitions = static_cast<std::size_t>(NumPartitions(limits.max_context));
   const std::size_t tiles = tokens / kMaxQueries + 2 * sequences;
   waves_.reserve(16);
-  units_.reserve(tiles * partitions);
-  queries_.reserve(tokens + sequences * partitions);
+  units_.reserve(std::min(tiles * partitions, kReserved));
+  queries_.reserve(std::min(tokens + sequences * partitions, kReserved));
   units_of_token_.reserve(tokens);
   sequence_of_.reserve(tokens);
   sharer_.reserve(sequences);
@@ -75,6 +78,7 @@ void AttentionPlan::Build(const StepInput& input, std::int32_t block_size,
                       static_cast<std::int32_t>(partitions)});
     begin = end;
   }
+  input_ = nullptr;
 }
 
 // A common prefix begins with a common block, so most steps are found to share nothing at once.

@@ -38,7 +38,7 @@ class AttentionPlan {
     std::int32_t partitions;  // of the token that sees most
   };
 
-  // Makes room, so that a step allocates nothing as long as its waves are few.
+  // Makes room for what steps need; the few that share much or are cut much grow it once.
   void Reserve(const BackendLimits& limits);
 
   // `max_partials` is the number of (token, partition) pairs of one wave at most; at least one
@@ -49,6 +49,10 @@ class AttentionPlan {
   std::span<const Unit> units() const { return units_; }
   // Tokens of the step; within a unit the positions that they see of it do not descend.
   std::span<const std::int32_t> queries() const { return queries_; }
+  // The sequence of a token.
+  std::int32_t sequence_of(std::int64_t token) const {
+    return sequence_of_[static_cast<std::size_t>(token)];
+  }
   // [T] units that compute a partial of each token.
   std::span<const std::int32_t> units_of_token() const { return units_of_token_; }
 
@@ -76,14 +80,14 @@ class AttentionPlan {
                std::int32_t count);
   std::span<const std::int32_t> Blocks(std::int32_t tile, std::int32_t partition) const;
 
-  const StepInput* input_ = nullptr;
+  const StepInput* input_ = nullptr;  // during Build
   std::int32_t block_size_ = 0;
   std::vector<Wave> waves_;
   std::vector<Unit> units_;
   std::vector<std::int32_t> queries_;
   std::vector<std::int32_t> units_of_token_;
-  // Scratch of Build.
   std::vector<std::int32_t> sequence_of_;  // [T]
+  // Scratch of Build.
   std::vector<bool> sharer_;  // [S] whether another sequence begins with the same block
   std::vector<std::int32_t> by_first_block_;
   std::vector<Tile> tiles_;

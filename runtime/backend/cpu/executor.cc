@@ -8,13 +8,7 @@
 #include "kernels/tile_layout.h"
 
 namespace millrace::cpu {
-namespace {
-
-// What a waiting worker asks for of its next weights: a tile of a usual width, less than the
-// first-level cache.
-constexpr std::int64_t kAskBytes = std::int64_t{20} << 10;
-
-}  // namespace
+namespace {}  // namespace
 
 Executor::Executor(Isa isa, const ProgramDims& dims, const BackendLimits& limits,
                    const WeightStore* weights, StepBuffers* buffers, std::byte* kv_data,
@@ -39,11 +33,6 @@ Executor::Executor(Isa isa, const ProgramDims& dims, const BackendLimits& limits
   const std::int32_t ranks = std::max(1, dims.experts_per_token);
   plan_.Reserve(limits.max_tokens * ranks, std::max(1, dims.num_experts));
   attention_plan_.Reserve(limits);
-  sequence_of_.resize(static_cast<std::size_t>(limits.max_tokens));
-}
-
-void AskFor(const std::byte* weights) {
-  for (std::int64_t at = 0; at < kAskBytes; at += 64) __builtin_prefetch(weights + at, 0, 3);
 }
 
 void Executor::Run(const Program& program, const StepInput& input,
@@ -51,10 +40,6 @@ void Executor::Run(const Program& program, const StepInput& input,
   input_ = &input;
   token_ids_ = token_ids;
   output_ = output;
-  for (std::size_t s = 0; s + 1 < input.query_start.size(); ++s) {
-    std::fill(sequence_of_.begin() + input.query_start[s],
-              sequence_of_.begin() + input.query_start[s + 1], static_cast<std::int32_t>(s));
-  }
   const std::int64_t partial = std::int64_t{dims_.num_heads} * (dims_.head_dim + 2);
   attention_plan_.Build(input, limits_.kv.block_size, buffers_->partial_floats / partial);
   for (const Stage& stage : program.stages) {
@@ -186,7 +171,7 @@ void Executor::operator()(const QkNormRopeAppendStage& stage) {
   const auto append = [&](std::int64_t token, int) {
     QkNormRope(token, q_norm, dims_.num_heads, buffers_->q);
     QkNormRope(token, k_norm, dims_.num_kv_heads, buffers_->k);
-    AppendToken(token, sequence_of_[static_cast<std::size_t>(token)], kv);
+    AppendToken(token, attention_plan_.sequence_of(token), kv);
   };
   chain_.Run(TaskList{num_tokens(), append});
 }

@@ -1,6 +1,7 @@
 // Runs the stages of a Program over one step on the worker pool. Each stage is one run of the pool:
 // a chain of lists of tasks that write disjoint outputs, so results do not depend on who does
-// which. A layer is six such runs.
+// which. A layer of experts is six such runs; attention takes one more for each wave of tokens
+// whose partials do not fit into memory with the others.
 //
 // Driven by the engine thread; owns no weights and no cache. Lives as long as the backend.
 #ifndef MILLRACE_RUNTIME_BACKEND_CPU_EXECUTOR_H_
@@ -108,7 +109,6 @@ class Executor {
 
   MoePlan plan_;
   AttentionPlan attention_plan_;
-  std::vector<std::int32_t> sequence_of_;                 // [T] the sequence of each token
   std::vector<SampleScratch> scratch_;                    // one for each worker
   std::vector<std::atomic<std::int32_t>> partials_left_;  // [T] of attention, of a wave
 
@@ -117,9 +117,6 @@ class Executor {
   std::span<const std::int32_t> token_ids_;
   StepOutput* output_ = nullptr;
 };
-
-// Asks for the first bytes of weights; harmless past their end.
-void AskFor(const std::byte* weights);
 
 }  // namespace millrace::cpu
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 
+#include "base/math.h"
 #include "runtime/backend/cpu/executor.h"
 
 namespace millrace::cpu {

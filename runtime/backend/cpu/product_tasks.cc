@@ -1,21 +1,35 @@
 #include "runtime/backend/cpu/product_tasks.h"
 
 #include <algorithm>
+#include <iterator>
+
+#include "base/check.h"
+#include "base/math.h"
 
 namespace millrace::cpu {
 namespace {
 
 // What keeps a task well above the cost of handing it out.
 constexpr std::int64_t kMinTaskBytes = std::int64_t{32} << 10;
-constexpr std::int64_t kMaxProducts = 8;
+// A tile of a usual width; into the second-level cache, as kernels ask for theirs.
+constexpr std::uintptr_t kAskBytes = std::uintptr_t{20} << 10;
 
 }  // namespace
+
+void AskFor(const std::byte* weights) {
+  const auto begin = reinterpret_cast<std::uintptr_t>(weights);
+  for (std::uintptr_t at = begin; at < begin + kAskBytes; at += 64) {
+    __builtin_prefetch(reinterpret_cast<const void*>(at), 0, 2);
+  }
+}
 
 std::int64_t MinTaskRows(const Weight& weight) {
   return CeilDivide(kMinTaskBytes * weight.tile_rows, weight.tile_bytes);
 }
 
 ProductTasks::ProductTasks(std::span<const Product> products, int threads) {
+  MILLRACE_CHECK(!products.empty() && std::ssize(products) <= kMaxProducts,
+                 "a list of tasks is of some products");
   std::int64_t total = 0;
   for (const Product& product : products) total += product.weight->rows;
   const std::int64_t wanted = CeilDivide(total, threads * kTasksPerWorker);

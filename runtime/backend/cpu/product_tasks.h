@@ -24,12 +24,14 @@ struct Product {
 
 class ProductTasks {
  public:
+  static constexpr std::int64_t kMaxProducts = 8;
+
   struct Task {
     const Product* product;
     std::int64_t begin, end;  // of its output features
   };
 
-  // `products` outlive the object; at most 8.
+  // `products` outlive the object. REQUIRES: there are 1 to kMaxProducts.
   ProductTasks(std::span<const Product> products, int threads);
 
   std::int64_t count() const { return count_; }
@@ -46,6 +48,9 @@ class ProductTasks {
   std::int64_t count_ = 0;
 };
 
+// Asks for the first bytes of weights that a waiting worker will read; harmless past their end.
+void AskFor(const std::byte* weights);
+
 // The least rows of a weight that make a task.
 std::int64_t MinTaskRows(const Weight& weight);
 
@@ -53,8 +58,6 @@ std::int64_t MinTaskRows(const Weight& weight);
 inline constexpr std::int64_t kSliceMultiple = 16;
 // So many for each worker, so that they end together.
 inline constexpr std::int64_t kTasksPerWorker = 4;
-
-constexpr std::int64_t CeilDivide(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace millrace::cpu
 
