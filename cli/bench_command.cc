@@ -37,6 +37,7 @@ struct Options {
   int repeat = 3;
   std::string kv_dtype = "f16";
   bool same_tokens = false;
+  bool shared_prefix = false;
   bool probe = false;
   bool json = false;
 };
@@ -48,6 +49,7 @@ struct Rate {
 struct Row {
   std::string kind;
   std::int32_t batch, tokens, depth;
+  bool shared_prefix;  // the depth is one for all
   Rate rate;
 };
 
@@ -56,11 +58,15 @@ Rate Summarise(std::vector<double> rates) {
   return {rates[rates.size() / 2], rates.front(), rates.back()};
 }
 
-// Sequences at fixed places of the cache: sequence s has the blocks from s * blocks_each on.
+// Sequences at fixed places of the cache: sequence s has the blocks from s * blocks_each on, but
+// for the full blocks of the first `shared` positions, which are those of sequence 0.
 class BenchRun {
  public:
-  BenchRun(ModelRunner* runner, std::int32_t sequences, bool same_tokens)
-      : runner_(runner), sequences_(sequences), same_tokens_(same_tokens) {
+  BenchRun(ModelRunner* runner, std::int32_t sequences, bool same_tokens, std::int32_t shared = 0)
+      : runner_(runner),
+        sequences_(sequences),
+        same_tokens_(same_tokens),
+        shared_blocks_(shared / runner->info().block_size) {
     blocks_each_ = runner->info().num_kv_blocks / sequences;
   }
 
@@ -107,7 +113,7 @@ class BenchRun {
     batch->context_len.push_back(begin + count);
     const std::int32_t block_size = runner_->info().block_size;
     for (std::int32_t b = 0; b * block_size < begin + count; ++b)
-      batch->block_table.push_back(s * blocks_each_ + b);
+      batch->block_table.push_back((b < shared_blocks_ ? 0 : s * blocks_each_) + b);
     batch->block_table_start.push_back(static_cast<std::int32_t>(batch->block_table.size()));
     if (!logits) return;
     batch->logit_rows.push_back(batch->num_tokens() - 1);
@@ -124,6 +130,7 @@ class BenchRun {
   ModelRunner* const runner_;
   const std::int32_t sequences_;
   const bool same_tokens_;
+  const std::int32_t shared_blocks_;
   std::int32_t blocks_each_ = 0;
   std::mt19937 rng_{7};  // the same tokens every time: experts are chosen by them
 };
@@ -143,20 +150,23 @@ absl::StatusOr<Row> MeasurePrefill(ModelRunner* runner, const Options& options, 
     MILLRACE_RETURN_IF_ERROR(run.Prefill(0, depth, depth + tokens));
     if (i >= 0) rates.push_back(tokens / ToSeconds(clock.Now() - begin));
   }
-  return Row{"prefill", 1, tokens, depth, Summarise(std::move(rates))};
+  return Row{"prefill", 1, tokens, depth, false, Summarise(std::move(rates))};
 }
 
 absl::StatusOr<Row> MeasureDecode(ModelRunner* runner, const Options& options, std::int32_t tokens,
                                   std::int32_t batch, std::int32_t depth) {
-  BenchRun run(runner, batch, options.same_tokens);
+  BenchRun run(runner, batch, options.same_tokens, options.shared_prefix ? depth : 0);
   if (tokens + depth + 1 > run.positions_each() || batch > runner->info().max_step_seqs) {
     return absl::InvalidArgumentError(
         absl::StrCat("--decode ", tokens, " of --batch ", batch, " at --depth ", depth,
                      " does not fit; a sequence has room for ", run.positions_each()));
   }
   const SteadyClock clock;
+  // A common prefix is computed once; the others have at most an unfinished block to fill.
+  const std::int32_t common =
+      options.shared_prefix ? depth / runner->info().block_size * runner->info().block_size : 0;
   for (std::int32_t s = 0; s < batch; ++s)
-    MILLRACE_RETURN_IF_ERROR(run.Prefill(s, 0, std::max(1, depth)));
+    MILLRACE_RETURN_IF_ERROR(run.Prefill(s, s == 0 ? 0 : common, std::max(1, depth)));
   std::vector<double> rates;
   for (int i = -1; i < options.repeat; ++i) {
     const TimePoint begin = clock.Now();
@@ -165,7 +175,7 @@ absl::StatusOr<Row> MeasureDecode(ModelRunner* runner, const Options& options, s
     if (i >= 0)
       rates.push_back(static_cast<double>(tokens) * batch / ToSeconds(clock.Now() - begin));
   }
-  return Row{"decode", batch, tokens, depth, Summarise(std::move(rates))};
+  return Row{"decode", batch, tokens, depth, options.shared_prefix, Summarise(std::move(rates))};
 }
 
 absl::StatusOr<std::vector<Row>> Measure(ModelRunner* runner, const Options& options) {
@@ -211,6 +221,7 @@ void PrintJson(const LoadedModel& model, int threads, const std::string& isa,
                     {"batch", row.batch},
                     {"tokens", row.tokens},
                     {"depth", row.depth},
+                    {"shared_prefix", row.shared_prefix},
                     {"threads", threads},
                     {"device", "cpu"},
                     {"isa", isa},
@@ -284,6 +295,8 @@ int RunBench(int argc, char** argv) {
   app.add_option("--kv-dtype", options.kv_dtype, kKvDTypeChoices)->capture_default_str();
   app.add_flag("--same-tokens", options.same_tokens,
                "Token 0 everywhere, so that a batch shares its experts; default: random tokens");
+  app.add_flag("--shared-prefix", options.shared_prefix,
+               "The positions of --depth are one prefix that a batch has in common, kept once");
   app.add_flag("--probe", options.probe,
                "Also measures the read bandwidth and the int8 rate of the machine");
   app.add_flag("--json", options.json, "Prints a JSON list");
@@ -294,6 +307,13 @@ int RunBench(int argc, char** argv) {
                 2);
   }
   options.load.kv_dtype = *kv_dtype;
+  if (options.shared_prefix &&
+      *std::min_element(options.depth.begin(), options.depth.end()) < options.load.block_size) {
+    return Fail(kName,
+                absl::StrCat("--shared-prefix: want a --depth of at least ",
+                             options.load.block_size, ", which is a block of the cache"),
+                2);
+  }
   const auto none = [](const std::vector<std::int32_t>& values) {
     return std::all_of(values.begin(), values.end(), [](std::int32_t n) { return n == 0; });
   };

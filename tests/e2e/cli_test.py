@@ -48,6 +48,14 @@ class CommandLine(unittest.TestCase):
         self.one_line(run_cli("bench", "--model", MODEL, "--prefill", 0, "--decode", 0), 2, "nothing to measure")
         self.one_line(run_cli("loadgen", "--target", "x:1", "--output-tokens", "many"), 2, "many")
 
+    def test_bench_measures_a_batch_that_has_a_prefix_in_common(self):
+        done = run_cli("bench", "--model", MODEL, "--prefill", 0, "--decode", 4, "--batch", "2,4", "--depth", 300, "--repeat", 1,
+                       "--shared-prefix", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual([(row["batch"], row["depth"], row["shared_prefix"]) for row in json.loads(done.stdout)],
+                         [(2, 300, True), (4, 300, True)])
+        self.one_line(run_cli("bench", "--model", MODEL, "--shared-prefix"), 2, "--depth of at least 32")
+
     def test_flags_and_commands_of_later_versions_say_so(self):
         for flags in (["--http", "127.0.0.1:0"], ["--kv-dtype", "fp8"], ["--device", "cuda:0"]):
             self.one_line(run_cli("serve", "--model", MODEL, *flags), 2, "not built yet")
