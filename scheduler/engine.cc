@@ -225,6 +225,7 @@ class ThreadedEngine final : public Engine {
     stats.sequences = static_cast<std::int32_t>(step.plan.sequences.size());
     stats.preemptions = step.plan.preemptions;
     stats.recomputed_tokens = step.plan.recomputed_tokens;
+    stats.prefix_cache = step.plan.prefix_cache;
     stats.moe = runner_->info().moe;
     stats.experts = std::move(result->moe);
     rate_.Add(static_cast<std::int64_t>(result->sampled.size()), now);
@@ -260,6 +261,7 @@ class ThreadedEngine final : public Engine {
       published_.waiting = scheduler_.num_waiting();
       published_.waiting_prompt_tokens = scheduler_.waiting_prompt_tokens();
       published_.kv_blocks_used = scheduler_.kv().num_blocks() - scheduler_.kv().num_free();
+      published_.kv_blocks_cached = scheduler_.kv().num_cached();
       published_.tokens_per_second = rate_.PerSecond(now);
       const TimePoint oldest = scheduler_.oldest_arrival();
       published_.oldest_wait = oldest == kNoDeadline ? Duration::zero() : now - oldest;

@@ -1,21 +1,47 @@
-// Joins sequences and blocks: reserves for a sequence, takes back, and holds blocks that a step in
-// flight still reads until that step is done. Owned by the scheduler; not thread-safe.
+// Joins sequences and blocks: reserves for a sequence, takes back, holds blocks that a step in
+// flight still reads until that step is done, and finds blocks that hold a prompt's prefix already.
+//
+// Owned by the scheduler; not thread-safe.
 #ifndef MILLRACE_SCHEDULER_KV_MANAGER_H_
 #define MILLRACE_SCHEDULER_KV_MANAGER_H_
 
 #include <cstdint>
 #include <deque>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "runtime/kv/block_pool.h"
 #include "runtime/kv/block_table.h"
+#include "runtime/kv/prefix_cache.h"
 
 namespace millrace {
+
+// What the prefix cache did since the last look. A value.
+struct PrefixCacheStats {
+  std::int64_t queried_tokens = 0;  // of sequences that were admitted and looked
+  std::int64_t hit_tokens = 0;      // that they need not compute
+  std::int64_t evicted_blocks = 0;  // kept for nobody
+};
 
 class KvManager {
  public:
   KvManager(std::int32_t num_blocks, std::int32_t block_size)
-      : block_size_(block_size), pool_(num_blocks) {}
+      : block_size_(block_size), pool_(num_blocks), cache_(num_blocks) {}
+
+  // As Reserve for an empty table and all of `tokens`, but begins with the blocks that hold the
+  // longest prefix known under `salt`. Never the last token: its logits are wanted. Returns the
+  // positions that need not be computed, a multiple of the block size; nullopt, with no effect, if
+  // there are not enough free blocks for the rest.
+  std::optional<std::int32_t> ReserveWithPrefix(std::span<const std::uint32_t> tokens,
+                                                std::string_view salt, BlockTable* table);
+
+  // The first `computed` positions of `table` hold `tokens`: full blocks of them may be found.
+  // REQUIRES: the step that computed them is done.
+  void Remember(std::span<const std::uint32_t> tokens, std::int32_t computed, std::string_view salt,
+                BlockTable* table);
 
   // Grows `table` to hold `positions`, all or nothing. False when there are not enough free blocks.
   bool Reserve(std::int64_t positions, BlockTable* table);
@@ -31,8 +57,19 @@ class KvManager {
   std::int32_t block_size() const { return block_size_; }
   std::int32_t num_blocks() const { return pool_.num_blocks(); }
   std::int32_t num_free() const { return pool_.num_free(); }
+  // Of the free ones, those that the prefix cache keeps.
+  std::int32_t num_cached() const { return pool_.num_kept_free(); }
   // Blocks that will be free when the steps in flight are done.
   std::int32_t num_deferred() const { return num_deferred_; }
+  std::int32_t references(BlockId id) const { return pool_.references(id); }
+  // Since the last call.
+  PrefixCacheStats TakeStats() { return std::exchange(stats_, {}); }
+
+  // What `table` holds is not to be found again: something is wrong with it.
+  void Forget(const BlockTable& table);
+
+  // Adds each reference of blocks that wait for a step to `counts`, by block.
+  void CountDeferred(std::vector<std::int32_t>* counts) const;
   void CheckInvariants() const { pool_.CheckInvariants(); }
 
  private:
@@ -41,8 +78,17 @@ class KvManager {
     std::vector<BlockRef> blocks;
   };
 
+  // The known blocks of the longest prefix of at most `max_blocks` blocks.
+  std::vector<PrefixCache::Entry> FindPrefix(std::span<const std::uint32_t> tokens,
+                                             std::string_view salt, std::int32_t max_blocks) const;
+  std::optional<std::vector<BlockRef>> Allocate(std::int32_t count);
+  std::span<const std::uint32_t> TokensOf(std::span<const std::uint32_t> tokens,
+                                          std::int32_t block) const;
+
   const std::int32_t block_size_;
   BlockPool pool_;
+  PrefixCache cache_;
+  PrefixCacheStats stats_;
   std::uint64_t launched_ = 0;
   std::uint64_t done_ = 0;
   std::int32_t num_deferred_ = 0;

@@ -29,6 +29,8 @@ struct Request {
   SamplingParams sampling;
   StoppingParams stopping;
   bool skip_special_tokens = true;
+  std::string cache_salt;            // prefixes are shared only with requests of the same salt
+  bool bypass_prefix_cache = false;  // neither finds a prefix nor leaves one
   TimePoint arrival{};
   TimePoint deadline = kNoDeadline;
 };

@@ -81,7 +81,10 @@ StepPlan Scheduler::Schedule(TimePoint now) {
   ScheduleRunning(&pass);
   ScheduleWaiting(&pass);
   // A pass may preempt and yet plan nothing, while a step is in flight: the next plan tells.
-  if (!pass.plan.empty()) pass.plan.preemptions = std::exchange(unreported_preemptions_, 0);
+  if (!pass.plan.empty()) {
+    pass.plan.preemptions = std::exchange(unreported_preemptions_, 0);
+    pass.plan.prefix_cache = kv_.TakeStats();
+  }
   return std::move(pass.plan);
 }
 
@@ -187,6 +190,7 @@ void Scheduler::Preempt(Sequence* victim, Pass* pass) {
   kv_.Release(&victim->blocks);
   victim->state = SequenceState::kPreempted;
   victim->scheduled = 0;
+  victim->computed = 0;
   ++victim->preemptions;
   ++unreported_preemptions_;
   pass->preempted = true;
@@ -212,9 +216,21 @@ void Scheduler::ScheduleWaiting(Pass* pass) {
   }
 }
 
+bool Scheduler::ReserveAllKnown(Sequence* sequence) {
+  if (sequence->request.bypass_prefix_cache) {
+    return kv_.Reserve(sequence->length(), &sequence->blocks);
+  }
+  const auto found =
+      kv_.ReserveWithPrefix(sequence->tokens, sequence->request.cache_salt, &sequence->blocks);
+  if (!found) return false;
+  sequence->scheduled = sequence->computed = *found;
+  if (sequence->admission == 0) sequence->cached = *found;
+  return true;
+}
+
 // All blocks of what is known, so that two long prompts do not take each other's in turn.
 bool Scheduler::ReserveForAdmission(Sequence* sequence, Pass* pass) {
-  while (!kv_.Reserve(sequence->length(), &sequence->blocks)) {
+  while (!ReserveAllKnown(sequence)) {
     if (kv_.num_deferred() > 0) return false;
     // One whose reader is behind may lose its blocks to one that can run.
     const auto paused = std::find_if(running_.rbegin(), running_.rend(), [](const Sequence* s) {
@@ -268,7 +284,7 @@ void Scheduler::AddToBatch(Sequence* s, std::int32_t num_tokens, Pass* pass) {
   }
   batch.block_table_start.push_back(static_cast<std::int32_t>(batch.block_table.size()));
 
-  PlannedSequence planned{s->request.id, num_tokens, -1};
+  PlannedSequence planned{s->request.id, num_tokens, -1, s->admission};
   const bool decode = num_tokens == 1 && s->generated() + s->pending > 0;
   if (s->first_scheduled == TimePoint{}) s->first_scheduled = pass->now;
   const std::int32_t again = std::clamp(s->high_water - s->scheduled, 0, num_tokens);
@@ -304,6 +320,13 @@ void Scheduler::Commit(const StepPlan& plan, const ForwardResult& result, Durati
     // One that has ended meanwhile wants no more tokens.
     Sequence* sequence = Find(planned.id);
     if (sequence == nullptr) continue;
+    const bool finite =
+        planned.logit_row < 0 || result.sampled[static_cast<std::size_t>(planned.logit_row)].finite;
+    if (finite) {
+      Remember(sequence, planned);
+    } else {
+      kv_.Forget(sequence->blocks);
+    }
     if (planned.logit_row >= 0) {
       --sequence->pending;
       AppendToken(sequence, result.sampled[static_cast<std::size_t>(planned.logit_row)], now);
@@ -312,6 +335,14 @@ void Scheduler::Commit(const StepPlan& plan, const ForwardResult& result, Durati
       FinishPrefillOnly(sequence, now);
     }
   }
+}
+
+// A sequence that was preempted meanwhile has other blocks, or none.
+void Scheduler::Remember(Sequence* s, const PlannedSequence& planned) {
+  if (s->state == SequenceState::kPreempted || s->admission != planned.admission) return;
+  s->computed += planned.num_tokens;
+  if (s->request.bypass_prefix_cache) return;
+  kv_.Remember(s->tokens, s->computed, s->request.cache_salt, &s->blocks);
 }
 
 void Scheduler::FinishPrefillOnly(Sequence* sequence, TimePoint now) {
@@ -374,6 +405,7 @@ RequestUsage Scheduler::UsageOf(const Sequence& s, TimePoint now) const {
   RequestUsage usage;
   usage.prompt_tokens = static_cast<std::uint32_t>(s.prompt_len);
   usage.completion_tokens = static_cast<std::uint32_t>(s.generated());
+  usage.cached_tokens = static_cast<std::uint32_t>(s.cached);
   usage.preemptions = s.preemptions;
   const TimePoint started = s.first_scheduled == TimePoint{} ? now : s.first_scheduled;
   const TimePoint first = s.first_token == TimePoint{} ? now : s.first_token;
@@ -447,19 +479,30 @@ void Scheduler::CheckInvariants() const {
   kv_.CheckInvariants();
   MILLRACE_CHECK(waiting_.size() + running_.size() == sequences_.size(),
                  "a sequence is in one queue");
-  std::int64_t held = 0;
   std::int64_t prompts = 0;
-  for (const auto& [id, sequence] : sequences_) held += sequence->blocks.num_blocks();
+  std::vector<std::int32_t> references(static_cast<std::size_t>(kv_.num_blocks()), 0);
+  kv_.CountDeferred(&references);
+  for (const auto& [id, sequence] : sequences_) {
+    for (std::int32_t i = 0; i < sequence->blocks.num_blocks(); ++i) {
+      ++references[static_cast<std::size_t>(sequence->blocks.block(i).value())];
+    }
+  }
+  std::int32_t held = 0;
+  for (std::int32_t i = 0; i < kv_.num_blocks(); ++i) {
+    const std::int32_t count = references[static_cast<std::size_t>(i)];
+    MILLRACE_CHECK(kv_.references(BlockId(i)) == count, "references are those of the tables");
+    if (count > 0) ++held;
+  }
   for (const Sequence* sequence : waiting_) {
     prompts += sequence->prompt_len;
     MILLRACE_CHECK(sequence->blocks.num_blocks() == 0, "who waits holds no blocks");
   }
   MILLRACE_CHECK(prompts == waiting_prompt_tokens_, "waiting prompt tokens are counted");
-  MILLRACE_CHECK(held + kv_.num_deferred() + kv_.num_free() == kv_.num_blocks(),
-                 "free + held + deferred = total");
+  MILLRACE_CHECK(held + kv_.num_free() == kv_.num_blocks(), "free + held = total");
   for (const Sequence* sequence : running_) {
-    MILLRACE_CHECK(sequence->scheduled <= sequence->length(),
-                   "computed positions chase known tokens");
+    MILLRACE_CHECK(
+        sequence->computed <= sequence->scheduled && sequence->scheduled <= sequence->length(),
+        "computed positions chase known tokens");
     MILLRACE_CHECK(
         BlocksFor(sequence->scheduled, kv_.block_size()) <= sequence->blocks.num_blocks(),
         "every computed position has a slot");

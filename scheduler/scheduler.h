@@ -94,6 +94,10 @@ class Scheduler {
   bool CanAdvance(const Sequence& sequence) const;
   bool ReserveOrPreempt(Sequence* sequence, std::int64_t positions, Pass* pass);
   bool ReserveForAdmission(Sequence* sequence, Pass* pass);
+  // Its blocks, with those of a prefix that the cache knows; all or nothing.
+  bool ReserveAllKnown(Sequence* sequence);
+  // What a step computed of a sequence may be found by others.
+  void Remember(Sequence* sequence, const PlannedSequence& planned);
   void Preempt(Sequence* victim, Pass* pass);
   void AddToBatch(Sequence* sequence, std::int32_t num_tokens, Pass* pass);
   RowSampling MakeSampling(const Sequence& sequence) const;

@@ -30,6 +30,7 @@ struct Sequence {
   std::vector<std::uint32_t> tokens;  // prompt and generated ones that are known
   std::int32_t prompt_len = 0;
   std::int32_t scheduled = 0;   // positions that launched steps have computed or will
+  std::int32_t computed = 0;    // positions whose keys and values are in its blocks
   std::int32_t pending = 0;     // tokens that steps in flight will sample
   std::int32_t high_water = 0;  // the most positions ever scheduled: below it is recomputation
   BlockTable blocks;
@@ -43,6 +44,7 @@ struct Sequence {
   TimePoint first_scheduled{};  // the epoch: not yet
   TimePoint first_token{};
   std::uint32_t preemptions = 0;
+  std::int32_t cached = 0;  // positions of the prompt that were found when it was first admitted
   std::vector<SeenToken> seen;  // kept only with penalties, by token
 
   std::int32_t generated() const { return static_cast<std::int32_t>(tokens.size()) - prompt_len; }

@@ -8,6 +8,7 @@
 
 #include "base/strong_id.h"
 #include "runtime/step/forward_batch.h"
+#include "scheduler/kv_manager.h"
 
 namespace millrace {
 
@@ -15,6 +16,7 @@ struct PlannedSequence {
   RequestId id;
   std::int32_t num_tokens = 0;  // computed in this step
   std::int32_t logit_row = -1;  // row of the result that holds its next token; -1: none
+  std::uint64_t admission = 0;  // the sequence's when it was planned: a later one has other blocks
 };
 
 struct StepPlan {
@@ -23,7 +25,8 @@ struct StepPlan {
   std::int32_t prefill_tokens = 0;
   std::int32_t decode_tokens = 0;
   std::int32_t recomputed_tokens = 0;
-  std::int32_t preemptions = 0;  // since the plan before
+  std::int32_t preemptions = 0;   // since the plan before
+  PrefixCacheStats prefix_cache;  // since the plan before
 
   bool empty() const { return sequences.empty(); }
 };

@@ -14,6 +14,7 @@
 #include "base/strong_id.h"
 #include "kernels/sampling.h"
 #include "runtime/step/forward_batch.h"
+#include "scheduler/kv_manager.h"
 
 namespace millrace {
 
@@ -85,6 +86,7 @@ struct StepStats {
   std::int32_t sequences = 0;
   std::int32_t preemptions = 0;
   std::int32_t recomputed_tokens = 0;  // known tokens computed again after a preemption
+  PrefixCacheStats prefix_cache;
   bool moe = false;
   MoeStats experts;
 };

@@ -61,6 +61,12 @@ Metrics::Metrics(const std::string& version)
           OneCounter(&registry_, "millrace_generated_tokens_total", "Tokens sampled")),
       preemptions_(OneCounter(&registry_, "millrace_preemptions_total",
                               "Sequences that gave their blocks back and were computed again")),
+      prefix_queries_(OneCounter(&registry_, "millrace_prefix_cache_queries_tokens_total",
+                                 "Tokens of sequences that looked for their prefix")),
+      prefix_hits_(OneCounter(&registry_, "millrace_prefix_cache_hits_tokens_total",
+                              "Tokens found in the prefix cache and not computed")),
+      prefix_evictions_(OneCounter(&registry_, "millrace_prefix_cache_evicted_blocks_total",
+                                   "Blocks kept in the prefix cache that made room for others")),
       forward_dense_(OneCounter(&registry_, kForward, kForwardHelp, {{"path", "dense"}})),
       forward_moe_(OneCounter(&registry_, kForward, kForwardHelp, {{"path", "moe"}})),
       sheds_(Counters(&registry_, "millrace_sheds_total", "Requests refused for load, by cause")),
@@ -108,6 +114,9 @@ void Metrics::CountStep(const StepStats& step) {
   const std::int32_t tokens = step.prefill_tokens + step.decode_tokens;
   (step.moe ? forward_moe_ : forward_dense_).Increment(tokens);
   preemptions_.Increment(step.preemptions);
+  prefix_queries_.Increment(static_cast<double>(step.prefix_cache.queried_tokens));
+  prefix_hits_.Increment(static_cast<double>(step.prefix_cache.hit_tokens));
+  prefix_evictions_.Increment(static_cast<double>(step.prefix_cache.evicted_blocks));
   if (step.recomputed_tokens > 0) {
     CountWasted("preemption", static_cast<std::uint64_t>(step.recomputed_tokens));
   }

@@ -53,6 +53,9 @@ class Metrics {
   prometheus::Counter& prompt_tokens_;
   prometheus::Counter& generated_tokens_;
   prometheus::Counter& preemptions_;
+  prometheus::Counter& prefix_queries_;
+  prometheus::Counter& prefix_hits_;
+  prometheus::Counter& prefix_evictions_;
   prometheus::Counter& forward_dense_;
   prometheus::Counter& forward_moe_;
   prometheus::Family<prometheus::Counter>& sheds_;

@@ -14,6 +14,8 @@ namespace {
 constexpr int kMaxStopStrings = 64;
 constexpr std::size_t kMaxStopStringBytes = 1024;
 constexpr int kMaxStopTokenIds = 1024;
+// Kept with the first block of a prefix.
+constexpr std::size_t kMaxSaltBytes = 256;
 
 absl::Status Unimplemented(const std::string& field) {
   return absl::UnimplementedError(field + ": not built yet in this version");
@@ -236,6 +238,12 @@ absl::StatusOr<Request> ValidateRequest(const v1::GenerateRequest& message,
                             ReadStopping(message.stopping(), request.prompt_tokens.size(), model));
   request.skip_special_tokens =
       !message.output().has_skip_special_tokens() || message.output().skip_special_tokens();
+  if (message.cache().salt().size() > kMaxSaltBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("cache.salt has ", message.cache().salt().size(),
+                                                   " bytes; want at most ", kMaxSaltBytes));
+  }
+  request.cache_salt = message.cache().salt();
+  request.bypass_prefix_cache = message.cache().bypass_prefix_cache();
   request.arrival = arrival;
   request.deadline = deadline;
   return request;

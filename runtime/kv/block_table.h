@@ -1,5 +1,6 @@
 // The blocks of one sequence in the order of its positions. It only grows while the sequence holds
-// it; position p lives in slot p % block_size of block p / block_size. Move-only; not thread-safe.
+// it; position p lives in slot p % block_size of block p / block_size. The first blocks may be
+// known to the prefix cache, and shared. Move-only; not thread-safe.
 #ifndef MILLRACE_RUNTIME_KV_BLOCK_TABLE_H_
 #define MILLRACE_RUNTIME_KV_BLOCK_TABLE_H_
 
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "runtime/kv/block_pool.h"
+#include "runtime/kv/prefix_id.h"
 
 namespace millrace {
 
@@ -22,13 +24,27 @@ class BlockTable {
     for (BlockRef& block : blocks) blocks_.push_back(std::move(block));
   }
   // Gives all blocks up; the table is empty afterwards.
-  std::vector<BlockRef> Release() { return std::exchange(blocks_, {}); }
+  std::vector<BlockRef> Release() {
+    num_known_ = 0;
+    known_prefix_ = kNoPrefix;
+    return std::exchange(blocks_, {});
+  }
+
+  // The prefix cache knows the first `num_blocks` blocks, all full, as `prefix`.
+  void SetKnown(std::int32_t num_blocks, PrefixId prefix) {
+    num_known_ = num_blocks;
+    known_prefix_ = prefix;
+  }
+  std::int32_t num_known() const { return num_known_; }
+  PrefixId known_prefix() const { return known_prefix_; }
 
   std::int32_t num_blocks() const { return static_cast<std::int32_t>(blocks_.size()); }
   BlockId block(std::int32_t i) const { return blocks_[static_cast<std::size_t>(i)].id(); }
 
  private:
   std::vector<BlockRef> blocks_;
+  std::int32_t num_known_ = 0;
+  PrefixId known_prefix_ = kNoPrefix;
 };
 
 }  // namespace millrace

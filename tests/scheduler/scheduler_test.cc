@@ -316,5 +316,103 @@ TEST(Scheduler, WaitsForTheValueThatPenaltiesLookAt) {
   EXPECT_EQ(driver.received(1).tokens, ExpectedTokens(request, kVocab));
 }
 
+// A request that goes on where `earlier` ended.
+Request NextTurn(std::uint64_t id, const Request& earlier,
+                 const std::vector<std::uint32_t>& answer) {
+  Request next = MakeRequest(id, 5, 4);
+  std::vector<std::uint32_t> prompt = earlier.prompt_tokens;
+  prompt.insert(prompt.end(), answer.begin(), answer.end());
+  prompt.insert(prompt.end(), next.prompt_tokens.begin(), next.prompt_tokens.end());
+  next.prompt_tokens = std::move(prompt);
+  return next;
+}
+
+class PrefixCaching : public ::testing::Test {
+ protected:
+  // Runs a chat of two turns; the second one as `change` makes it.
+  template <typename Change>
+  void RunTwoTurns(Change change) {
+    first_ = MakeRequest(1, 22, 9);
+    driver_.Submit(first_);
+    driver_.RunToEnd();
+    second_ = NextTurn(2, first_, driver_.received(1).tokens);
+    change(&second_);
+    driver_.Submit(second_);
+    const StepPlan* plan = driver_.Launch();
+    prefill_tokens_ = plan->prefill_tokens;
+    stats_ = plan->prefix_cache;
+    driver_.RunToEnd();
+    EXPECT_EQ(driver_.received(2).tokens, ExpectedTokens(second_, kVocab));
+    cached_tokens_ = driver_.received(2).finished->usage.cached_tokens;
+  }
+
+  SchedulerDriver driver_{SmallOptions(), SmallRunner()};
+  Request first_, second_;
+  std::int32_t prefill_tokens_ = 0;
+  std::uint32_t cached_tokens_ = 0;
+  PrefixCacheStats stats_;
+};
+
+// 22 + 9 tokens, of which the last was sampled and not computed: seven full blocks of four.
+TEST_F(PrefixCaching, ResumesAChatWithoutComputingItAgain) {
+  RunTwoTurns([](Request*) {});
+  EXPECT_EQ(cached_tokens_, 28U);
+  EXPECT_EQ(prefill_tokens_, 36 - 28);
+  EXPECT_EQ(stats_.queried_tokens, 36);
+  EXPECT_EQ(stats_.hit_tokens, 28);
+}
+
+TEST_F(PrefixCaching, FindsNothingUnderAnotherSalt) {
+  RunTwoTurns([](Request* request) { request->cache_salt = "other"; });
+  EXPECT_EQ(cached_tokens_, 0U);
+  EXPECT_EQ(stats_.queried_tokens, 36);
+  EXPECT_EQ(stats_.hit_tokens, 0);
+}
+
+TEST_F(PrefixCaching, IsNotAskedByARequestThatPassesItBy) {
+  RunTwoTurns([](Request* request) { request->bypass_prefix_cache = true; });
+  EXPECT_EQ(cached_tokens_, 0U);
+  EXPECT_EQ(stats_.queried_tokens, 0);
+}
+
+TEST_F(PrefixCaching, KeepsNothingOfARequestThatPassesItBy) {
+  Request first = MakeRequest(1, 20, 2);
+  first.bypass_prefix_cache = true;
+  driver_.Submit(first);
+  driver_.RunToEnd();
+  EXPECT_EQ(driver_.scheduler().kv().num_cached(), 0);
+  EXPECT_EQ(driver_.scheduler().kv().num_free(), 64);
+}
+
+TEST_F(PrefixCaching, ComputesTheLastTokenOfAPromptThatIsAllThere) {
+  Request first = MakeRequest(1, 24, 3);
+  driver_.Submit(first);
+  driver_.RunToEnd();
+  first.id = RequestId(2);
+  driver_.Submit(first);
+  EXPECT_EQ(driver_.Launch()->prefill_tokens, 4);  // of the last block
+  driver_.RunToEnd();
+  EXPECT_EQ(driver_.received(2).tokens, driver_.received(1).tokens);
+}
+
+TEST_F(PrefixCaching, GivesAPreemptedSequenceBackWhatNobodyTook) {
+  RunnerInfo info = SmallRunner();
+  info.num_kv_blocks = 10;
+  SchedulerDriver driver(SmallOptions(), info);
+  const Request first = MakeRequest(1, 16, 9);
+  const Request second = MakeRequest(2, 16, 9);
+  driver.Submit(first);
+  driver.Submit(second);
+  std::int32_t recomputed = 0;
+  while (const StepPlan* plan = driver.Launch()) {
+    recomputed += plan->recomputed_tokens;
+    driver.Commit();
+  }
+  EXPECT_EQ(driver.received(2).preemptions, 1U);
+  EXPECT_EQ(driver.received(2).tokens, ExpectedTokens(second, kVocab));
+  // Without the cache all of the sixteen and more would be computed again.
+  EXPECT_LT(recomputed, 16);
+}
+
 }  // namespace
 }  // namespace millrace::testing

@@ -46,11 +46,13 @@ class FakeRunner final : public ModelRunner {
   struct Step {
     StepTicket ticket;
     ForwardResult result;
-    std::set<std::int32_t> blocks;  // read or written
+    std::map<std::int32_t, int> blocks;  // in how many tables
+    std::set<std::int32_t> written;
   };
 
   void CheckShape(const ForwardBatch& batch) const;
   void Store(const ForwardBatch& batch, std::int32_t seq, Step* step);
+  void CheckWrites(const Step& step) const;
   std::vector<std::uint32_t> ReadContext(const ForwardBatch& batch, std::int32_t seq,
                                          std::int32_t length) const;
 
