@@ -175,9 +175,15 @@ bool Scheduler::ReserveOrPreempt(Sequence* sequence, std::int64_t positions, Pas
       return std::any_of(pass->plan.sequences.begin(), pass->plan.sequences.end(),
                          [s](const PlannedSequence& p) { return p.id == s->request.id; });
     };
-    const auto victim = std::find_if(running_.rbegin(), running_.rend(), [&](const Sequence* s) {
+    const auto may_go = [&](const Sequence* s) {
       return !planned(s) && s->blocks.num_blocks() > 0;
+    };
+    // One whose reader is behind first: it does nothing with its blocks.
+    auto victim = std::find_if(running_.rbegin(), running_.rend(), [&](const Sequence* s) {
+      return s->state == SequenceState::kPaused && may_go(s);
     });
+    if (victim == running_.rend())
+      victim = std::find_if(running_.rbegin(), running_.rend(), may_go);
     if (victim == running_.rend()) return false;
     Sequence* const youngest = *victim;
     Preempt(youngest, pass);
@@ -199,12 +205,21 @@ void Scheduler::Preempt(Sequence* victim, Pass* pass) {
   waiting_prompt_tokens_ += victim->prompt_len;
 }
 
+// One whose reader is behind takes no place from those that could run.
+std::int32_t Scheduler::CountUnpaused() const {
+  return static_cast<std::int32_t>(
+      std::count_if(running_.begin(), running_.end(),
+                    [](const Sequence* s) { return s->state != SequenceState::kPaused; }));
+}
+
 void Scheduler::ScheduleWaiting(Pass* pass) {
   // A step that had to preempt has no room for others.
   while (!waiting_.empty() && !pass->preempted) {
     Sequence* const next = waiting_.front();
-    if (num_running() >= options_.max_num_seqs || pass->tokens_left == 0 || pass->prefill_left == 0)
+    if (CountUnpaused() >= options_.max_num_seqs || pass->tokens_left == 0 ||
+        pass->prefill_left == 0) {
       return;
+    }
     if (next->pending > 0) return;  // its last token is still in flight
     if (!ReserveForAdmission(next, pass)) return;
     waiting_.pop_front();

@@ -87,6 +87,7 @@ class Scheduler {
   void Expire(TimePoint now);
   void PauseOrResume(TimePoint now);
   std::int32_t CountDecodes() const;
+  std::int32_t CountUnpaused() const;
   void ScheduleRunning(Pass* pass);
   void ScheduleWaiting(Pass* pass);
   // Schedules what `sequence` may compute now; false if it needs a block that nobody can give.

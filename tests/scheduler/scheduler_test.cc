@@ -316,6 +316,44 @@ TEST(Scheduler, WaitsForTheValueThatPenaltiesLookAt) {
   EXPECT_EQ(driver.received(1).tokens, ExpectedTokens(request, kVocab));
 }
 
+// One place, and a reader that is behind in it. Found by the simulation.
+TEST(Scheduler, GivesThePlaceOfOneWhoseReaderIsBehindToAnother) {
+  SchedulerOptions options = SmallOptions();
+  options.max_num_seqs = 1;
+  options.output_window_tokens = 2;
+  SchedulerDriver driver(options, SmallRunner());
+  driver.Submit(MakeRequest(1, 4, 10));
+  driver.Submit(MakeRequest(2, 4, 2));
+  driver.RunToEnd();  // the first one pauses after two tokens
+  EXPECT_TRUE(driver.received(2).finished.has_value());
+  EXPECT_FALSE(driver.received(1).finished.has_value());
+  driver.scheduler().Credit(RequestId(1), 2);
+  EXPECT_EQ(Ids(*driver.Launch()), std::vector<std::uint64_t>{1});
+}
+
+// The youngest would give up its own blocks, and nothing would run until something else happens.
+// Found by the simulation.
+TEST(Scheduler, TakesBlocksFromOneWhoseReaderIsBehindFirst) {
+  RunnerInfo info = SmallRunner();
+  info.num_kv_blocks = 4;
+  SchedulerOptions options = SmallOptions();
+  options.output_window_tokens = 2;
+  SchedulerDriver driver(options, info);
+  driver.Submit(MakeRequest(1, 7, 6));
+  driver.Step();
+  driver.Step();  // two tokens in its third block: it pauses
+  driver.Submit(MakeRequest(2, 4, 2));
+  driver.scheduler().Credit(RequestId(2), 0);
+  const StepPlan* plan = driver.Launch();
+  ASSERT_NE(plan, nullptr);
+  EXPECT_EQ(Ids(*plan), std::vector<std::uint64_t>{2});
+  driver.Commit();
+  plan = driver.Launch();  // needs a second block
+  ASSERT_NE(plan, nullptr);
+  EXPECT_EQ(Ids(*plan), std::vector<std::uint64_t>{2});
+  EXPECT_EQ(plan->preemptions, 1);
+}
+
 // A request that goes on where `earlier` ended.
 Request NextTurn(std::uint64_t id, const Request& earlier,
                  const std::vector<std::uint32_t>& answer) {

@@ -1,0 +1,182 @@
+#!/usr/bin/env python3
+"""Writes copies of the scheduler's sources with bugs in them, for the simulation to find.
+
+usage: tests/sim/plant_mutants.py --root DIR --out DIR
+
+Every bug is a few edits of the sources as they stand: `old` must be there exactly once, so that the table follows the code.
+In `new`, MUTANT is true in a process that plays this bug; with none played the copies do what the sources do. Writes the copies
+and mutants.inc, a table of names and origins. Origins are issues of other engines in which such a bug was met (facts only), or
+"own". The serving binary has none of this.
+"""
+import argparse
+import pathlib
+import sys
+
+KV = "scheduler/kv_manager.cc"
+POOL = "runtime/kv/block_pool.cc"
+CACHE = "runtime/kv/prefix_cache.cc"
+SCHEDULER = "scheduler/scheduler.cc"
+SOURCES = [KV, POOL, CACHE, SCHEDULER, "scheduler/admission.cc", "scheduler/cost_model.cc"]
+
+# name, origin, edits of (file, old, new)
+MUTANTS = [
+    ("blocks are free before the step in flight ends", "vLLM 45357",
+     [(KV, "if (launched_ == done_ || blocks.empty())", "if (MUTANT || launched_ == done_ || blocks.empty())")]),
+    ("deferred blocks are not counted", "vllm-ascend 16315",
+     [(KV, "num_deferred_ += static_cast<std::int32_t>(blocks.size());",
+       "if (!MUTANT) num_deferred_ += static_cast<std::int32_t>(blocks.size());")]),
+    ("deferred blocks come back one step early", "vLLM 45357",
+     [(KV, "deferred_.front().until <= done_", "deferred_.front().until <= done_ + (MUTANT ? 1 : 0)")]),
+    ("a block that is not yet full is found", "vLLM 54193",
+     [(KV, "const std::int32_t full = computed / block_size_;",
+       "const std::int32_t full = std::min<std::int32_t>((computed + (MUTANT ? 1 : 0)) / block_size_, "
+       "static_cast<std::int32_t>(tokens.size()) / block_size_);")]),
+    ("a block is found in the step that computes it", "vLLM 38715",
+     [(SCHEDULER, "  s->scheduled = end;\n",
+       "  s->scheduled = end;\n  if (MUTANT && end <= known && !s->request.bypass_prefix_cache)\n"
+       "    kv_.Remember(s->tokens, end, s->request.cache_salt, &s->blocks);\n")]),
+    ("what is evicted is still found", "vLLM 38606",
+     [(KV, "for (const BlockId id : evicted) cache_.Evict(id);",
+       "if (!MUTANT)\n    for (const BlockId id : evicted) cache_.Evict(id);")]),
+    ("an aborted request's blocks are used after they are free", "vLLM 37076",
+     [(SCHEDULER, "void Scheduler::Remove(Sequence* sequence) {\n  kv_.Release(&sequence->blocks);",
+       "void Scheduler::Remove(Sequence* sequence) {\n  if (!MUTANT) kv_.Release(&sequence->blocks);")]),
+    ("who cannot go on ends the round for all", "vLLM 35852",
+     [(SCHEDULER, "if (sequence != nullptr && CanAdvance(*sequence)) ScheduleSequence(sequence, pass);",
+       "if (MUTANT && (sequence == nullptr || !CanAdvance(*sequence))) break;\n"
+       "    if (sequence != nullptr && CanAdvance(*sequence)) ScheduleSequence(sequence, pass);")]),
+    ("the last in the queue is never admitted", "vLLM 45406",
+     [(SCHEDULER, "  while (!waiting_.empty() && !pass->preempted) {",
+       "  while (!waiting_.empty() && !pass->preempted && !(MUTANT && waiting_.size() == 1)) {")]),
+    ("one of the very step is preempted", "BLIS R21",
+     [(SCHEDULER, "return !planned(s) && s->blocks.num_blocks() > 0;",
+       "return (MUTANT ? planned(s) || pass->plan.sequences.empty() : !planned(s)) && s->blocks.num_blocks() > 0;")]),
+    ("a step's late end counts for a later admission", "LMCache 4185",
+     [(SCHEDULER, "if (s->state == SequenceState::kPreempted || s->admission != planned.admission) return;",
+       "if (!MUTANT && (s->state == SequenceState::kPreempted || s->admission != planned.admission)) return;")]),
+    ("a token that is not finite is sent", "sglang 33187",
+     [(SCHEDULER, "  if (!sampled.finite) {", "  if (!MUTANT && !sampled.finite) {")]),
+    ("who is cancelled stays", "vLLM 46283",
+     [(SCHEDULER, "  Emit(*sequence, now, CancelledEvent{UsageOf(*sequence, now)});\n  Remove(sequence);",
+       "  Emit(*sequence, now, CancelledEvent{UsageOf(*sequence, now)});\n  if (!MUTANT) Remove(sequence);")]),
+    ("a cancel is lost", "BLIS 183",
+     [(SCHEDULER, "  if (sequence == nullptr) return;\n  Emit(*sequence, now, CancelledEvent",
+       "  if (sequence == nullptr || (MUTANT && sequence->pending > 0)) return;\n  Emit(*sequence, now, CancelledEvent")]),
+    ("an end is sent twice", "BLIS INV-1",
+     [(SCHEDULER, "  Emit(*sequence, now, FinishedEvent{0, reason, std::move(match), UsageOf(*sequence, now)});",
+       "  if (MUTANT) Emit(*sequence, now, FinishedEvent{0, reason, match, UsageOf(*sequence, now)});\n"
+       "  Emit(*sequence, now, FinishedEvent{0, reason, std::move(match), UsageOf(*sequence, now)});")]),
+    ("the table has a stale tail", "tenstorrent 103",
+     [(SCHEDULER, "  batch.block_table_start.push_back(static_cast<std::int32_t>(batch.block_table.size()));",
+       "  if (MUTANT && s->blocks.num_blocks() > BlocksFor(end, kv_.block_size()))\n"
+       "    batch.block_table.push_back(s->blocks.block(s->blocks.num_blocks() - 1).value());\n"
+       "  batch.block_table_start.push_back(static_cast<std::int32_t>(batch.block_table.size()));")]),
+    ("one caller's prefix is found by another", "vLLM 13408",
+     [(CACHE, "(a.before != kNoPrefix || a.salt == b.salt)", "(MUTANT || a.before != kNoPrefix || a.salt == b.salt)"),
+      (CACHE, "key.before == kNoPrefix ? key.salt : std::string_view()",
+       "!MUTANT && key.before == kNoPrefix ? key.salt : std::string_view()")]),
+    ("a shared block is free when the first leaves", "vLLM 37076",
+     [(POOL, "if (--block.references > 0) return;", "if (--block.references > 0 && !MUTANT) return;")]),
+    ("a block that is found stays in the free list", "vLLM 37076",
+     [(POOL, "if (block.references++ == 0) kept_free_.erase(block.place);",
+       "if (block.references++ == 0 && !MUTANT) kept_free_.erase(block.place);")]),
+    ("a first token before its step is aborted as running", "vLLM 18485",
+     [(SCHEDULER, "    waiting_.erase(std::find(waiting_.begin(), waiting_.end(), sequence));\n    waiting_prompt_tokens_ -=",
+       "    waiting_.erase(std::find(waiting_.begin(), waiting_.end(), sequence));\n    if (!MUTANT) waiting_prompt_tokens_ -=")]),
+    ("late arrivals go first", "vLLM 15996",
+     [(SCHEDULER, "  waiting_.push_back(sequence.get());",
+       "  MUTANT ? waiting_.push_front(sequence.get()) : waiting_.push_back(sequence.get());")]),
+    ("paused ones are never resumed", "vLLM 45388",
+     [(SCHEDULER, "} else if (!behind && sequence->state == SequenceState::kPaused) {",
+       "} else if (!MUTANT && !behind && sequence->state == SequenceState::kPaused) {")]),
+    ("a hit covers the last token", "own",
+     [(KV, "(length - 1) / block_size_", "(length - (MUTANT ? 0 : 1)) / block_size_")]),
+    ("found blocks count as free for the rest", "own",
+     [(KV, "if (pool_.references(entry.block) == 0) --free;", "if (!MUTANT && pool_.references(entry.block) == 0) --free;")]),
+    ("a copy of a known block is kept too", "own",
+     [(KV, "if (entry.block == id) pool_.Keep(id);", "if (MUTANT || entry.block == id) pool_.Keep(id);")]),
+    ("a prefix is known by its last block alone", "own",
+     [(KV, "table->SetKnown(block + 1, entry.prefix);",
+       "table->SetKnown(block + 1, MUTANT ? table->known_prefix() : entry.prefix);")]),
+    ("a block too few is reserved", "own",
+     [(KV, "BlocksFor(positions, block_size_) - table->num_blocks()",
+       "BlocksFor(positions - (MUTANT ? 1 : 0), block_size_) - table->num_blocks()")]),
+    ("a block more than there is is given", "own",
+     [(POOL, "if (count > num_free()) return std::nullopt;",
+       "if (count > num_free() + (MUTANT && num_free() > 0 ? 1 : 0)) return std::nullopt;")]),
+    ("an evicted block is still kept", "own",
+     [(POOL, "blocks_[Index(id)].kept = false;\n    if (evicted", "blocks_[Index(id)].kept = MUTANT;\n    if (evicted")]),
+    ("a reference is not counted", "own",
+     [(POOL, "  return BlockRef(this, id);",
+       "  if (MUTANT && block.references > 1) --block.references;\n  return BlockRef(this, id);")]),
+    ("a second block of the same contents replaces the first", "own",
+     [(CACHE, "if (const auto found = Find(key)) return *found;", "if (const auto found = Find(key); found && !MUTANT) return *found;")]),
+    ("a preempted sequence goes on one position late", "own",
+     [(SCHEDULER, "  sequence->scheduled = sequence->computed = *found;",
+       "  sequence->scheduled = sequence->computed =\n      *found + (MUTANT && sequence->admission > 0 && *found + 1 < sequence->length() ? 1 : 0);")]),
+    ("a preempted sequence has computed what it had", "own",
+     [(SCHEDULER, "  victim->computed = 0;\n", "  if (!MUTANT) victim->computed = 0;\n")]),
+    ("preemptions are not counted", "own",
+     [(SCHEDULER, "  ++victim->preemptions;\n", "  if (!MUTANT) ++victim->preemptions;\n")]),
+    ("who is preempted is forgotten", "own",
+     [(SCHEDULER, "  waiting_.push_front(victim);", "  if (!MUTANT) waiting_.push_front(victim);")]),
+    ("a token is expected for good", "own",
+     [(SCHEDULER, "      --sequence->pending;\n", "      if (!MUTANT || sequence->generated() != 3) --sequence->pending;\n")]),
+    ("one token too many", "own",
+     [(SCHEDULER, "s->generated() >= static_cast<std::int32_t>(stopping.max_new_tokens)",
+       "s->generated() >= static_cast<std::int32_t>(stopping.max_new_tokens) + (MUTANT ? 1 : 0)"),
+      (SCHEDULER, "  return s.to_generate() > 0 ||", "  return s.to_generate() + (MUTANT ? 1 : 0) > 0 ||"),
+      (SCHEDULER, "if (end == s->length() && s->to_generate() > 0) {", "if (end == s->length() && s->to_generate() + (MUTANT ? 1 : 0) > 0) {")]),
+    ("an end token does not end", "own",
+     [(SCHEDULER, "  if (Contains(stopping.end_token_ids, token)) {", "  if (!MUTANT && Contains(stopping.end_token_ids, token)) {")]),
+    ("a deadline is passed by a moment", "own",
+     [(SCHEDULER, "if (sequence->request.deadline <= now) late", "if (sequence->request.deadline < now || (!MUTANT && sequence->request.deadline <= now)) late")]),
+    ("only who waits expires", "own",
+     [(SCHEDULER, "    Fail(sequence, absl::DeadlineExceededError(",
+       "    if (!MUTANT || sequence->state != SequenceState::kRunning)\n      Fail(sequence, absl::DeadlineExceededError(")]),
+    ("a step has a sequence too many", "own",
+     [(SCHEDULER, "const bool in_plan = static_cast<std::int32_t>(pass->plan.sequences.size()) >=",
+       "const bool in_plan = static_cast<std::int32_t>(pass->plan.sequences.size()) >= (MUTANT ? 1 : 0) +")]),
+    ("a step has a token too many", "own",
+     [(SCHEDULER, "const std::int32_t num_tokens = std::min(wanted, room);",
+       "const std::int32_t num_tokens = std::min(wanted, room + (MUTANT && room > 0 ? 1 : 0));")]),
+    ("a token of a step in flight is taken from its first row", "own",
+     [(SCHEDULER, "batch.deferred.push_back({batch.num_tokens(), s->pending_ticket, s->pending_row});",
+       "batch.deferred.push_back({batch.num_tokens(), s->pending_ticket, MUTANT ? 0 : s->pending_row});")]),
+    ("the random stream forgets the step in flight", "own",
+     [(SCHEDULER, "row.position = static_cast<std::uint32_t>(s.generated() + s.pending);",
+       "row.position = static_cast<std::uint32_t>(s.generated() + (MUTANT ? 0 : s.pending));")]),
+    ("who passes the cache by leaves a prefix", "own",
+     [(SCHEDULER, "  if (s->request.bypass_prefix_cache) return;\n", "  if (!MUTANT && s->request.bypass_prefix_cache) return;\n")]),
+    ("who passes the cache by finds a prefix", "own",
+     [(SCHEDULER, "  if (sequence->request.bypass_prefix_cache) {", "  if (!MUTANT && sequence->request.bypass_prefix_cache) {")]),
+    ("what is found after a preemption counts as cached", "own",
+     [(SCHEDULER, "  if (sequence->admission == 0) sequence->cached = *found;", "  if (MUTANT || sequence->admission == 0) sequence->cached = *found;")]),
+    ("a lost device is always INTERNAL", "own",
+     [(SCHEDULER, "sequence->generated() == 0 ? absl::UnavailableError(message)", "!MUTANT && sequence->generated() == 0 ? absl::UnavailableError(message)")]),
+]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=pathlib.Path, required=True)
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    a = parser.parse_args()
+    for name in SOURCES:
+        text = (a.root / name).read_text()
+        for number, (bug, _, edits) in enumerate(MUTANTS, start=1):
+            for file, old, new in edits:
+                if file != name:
+                    continue
+                if text.count(old) != 1:
+                    sys.exit(f"plant_mutants: {name}: '{bug}' has {text.count(old)} places instead of 1: {old!r}")
+                text = text.replace(old, new.replace("MUTANT", f"::millrace::sim::Mutant({number})"))
+        out = a.out / pathlib.Path(name).name
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text('#include "tests/sim/mutant.h"\n' + text)
+    rows = "".join(f'{{"{name}", "{origin}"}},\n' for name, origin, _ in MUTANTS)
+    (a.out / "mutants.inc").write_text(rows)
+
+
+if __name__ == "__main__":
+    main()

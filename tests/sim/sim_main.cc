@@ -1,0 +1,203 @@
+// Runs episodes of the simulation, one seed after the other, until so many events are done; a
+// violated promise is shrunk and printed as a command to run it again. Exit code 1 for a violation
+// or a rare state that was never met, 2 for bad usage. The last line is the summary.
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "tests/sim/simulation.h"
+
+namespace millrace::sim {
+namespace {
+
+constexpr char kUsage[] =
+    "usage: tools/sim [--steps N] [--seed S]          episodes from seed S on (1) until N events "
+    "are done (1e7)\n"
+    "       tools/sim --episode S [--events N] [--without KIND,...]   one episode, as far as told\n"
+    "       tools/sim --mutants                       how many planted bugs are found\n"
+    "A step is an event: an arrival, a cancel, a launch, a commit, ...; after each all promises "
+    "are "
+    "checked.\n";
+// A run that is shorter may miss rare states by chance.
+constexpr std::uint64_t kEventsForRareStates = 1'000'000;
+
+struct Options {
+  std::uint64_t steps = 10'000'000;
+  std::uint64_t seed = 1;
+  bool one = false;
+  std::uint64_t events = UINT64_MAX;
+  std::vector<Event> without;
+};
+
+bool ParseNumber(std::string_view text, std::uint64_t* out) {
+  double value = 0;  // 1e7 is a number too
+  if (!absl::SimpleAtod(std::string(text), &value) || value < 0 || value > 1e18) return false;
+  *out = static_cast<std::uint64_t>(value);
+  return true;
+}
+
+bool ParseWithout(std::string_view text, std::vector<Event>* out) {
+  for (const auto name : absl::StrSplit(std::string(text), ',')) {
+    const auto event = ParseEvent(std::string(name));
+    if (!event) return false;
+    out->push_back(*event);
+  }
+  return true;
+}
+
+bool Parse(int argc, char** argv, Options* options) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view flag = argv[i];
+    if (i + 1 == argc) return false;
+    const std::string_view value = argv[++i];
+    if (flag == "--steps") {
+      if (!ParseNumber(value, &options->steps)) return false;
+    } else if (flag == "--seed" || flag == "--episode") {
+      if (!ParseNumber(value, &options->seed)) return false;
+      options->one = flag == "--episode";
+    } else if (flag == "--events") {
+      if (!ParseNumber(value, &options->events)) return false;
+    } else if (flag == "--without") {
+      if (!ParseWithout(value, &options->without)) return false;
+    } else {
+      return false;
+    }
+  }
+  return true;
+}
+
+EpisodeResult RunEpisode(std::uint64_t seed, std::uint64_t events,
+                         const std::vector<Event>& without) {
+  SimConfig config = DrawConfig(seed);
+  for (const Event event : without) config.weight[static_cast<std::size_t>(event)] = 0;
+  return Simulation(config).Run(events);
+}
+
+std::string Command(std::uint64_t seed, std::uint64_t events, const std::vector<Event>& without) {
+  std::string command = absl::StrCat("tools/sim --episode ", seed, " --events ", events);
+  std::vector<std::string> names;
+  for (const Event event : without) {
+    names.emplace_back(kEventNames[static_cast<std::size_t>(event)]);
+  }
+  if (!names.empty()) absl::StrAppend(&command, " --without ", absl::StrJoin(names, ","));
+  return command;
+}
+
+// Kinds of events that the violation does not need are left out.
+void Shrink(std::uint64_t seed, EpisodeResult failed) {
+  std::vector<Event> without;
+  for (std::size_t kind = 0; kind < kNumEvents; ++kind) {
+    std::vector<Event> fewer = without;
+    fewer.push_back(static_cast<Event>(kind));
+    EpisodeResult result = RunEpisode(seed, UINT64_MAX, fewer);
+    if (result.violation.empty() || result.events > failed.events) continue;
+    failed = std::move(result);
+    without = std::move(fewer);
+  }
+  std::printf("violated after %llu events: %s\nagain: %s\n",
+              static_cast<unsigned long long>(failed.events), failed.violation.c_str(),
+              Command(seed, failed.events, without).c_str());
+}
+
+// A CHECK of the code under test aborts: the handler may only write what is ready.
+char g_abort_message[128];
+void OnAbort(int) {
+  const ssize_t written = ::write(STDOUT_FILENO, g_abort_message, std::strlen(g_abort_message));
+  std::_Exit(written < 0 ? 3 : 1);
+}
+void PrepareAbortMessage(std::uint64_t seed) {
+  std::snprintf(g_abort_message, sizeof(g_abort_message),
+                "aborted; again: tools/sim --episode %llu\nsim: FAILED\n",
+                static_cast<unsigned long long>(seed));
+}
+
+bool ReportRareStates(const std::array<std::uint64_t, kNumRare>& rare) {
+  bool all = true;
+  for (std::size_t i = 0; i < kNumRare; ++i) {
+    std::printf("%12llu  %s\n", static_cast<unsigned long long>(rare[i]), kRareNames[i]);
+    all = all && rare[i] > 0;
+  }
+  return all;
+}
+
+int RunMany(const Options& options) {
+  const auto begin = std::chrono::steady_clock::now();
+  std::array<std::uint64_t, kNumRare> rare{};
+  std::uint64_t events = 0;
+  std::uint64_t plans = 0;
+  std::uint64_t seed = options.seed;
+  const bool bar = ::isatty(STDERR_FILENO) != 0;
+  for (; events < options.steps; ++seed) {
+    PrepareAbortMessage(seed);
+    const EpisodeResult result = RunEpisode(seed, UINT64_MAX, options.without);
+    if (!result.violation.empty()) {
+      Shrink(seed, result);
+      std::puts("sim: FAILED");
+      return 1;
+    }
+    events += result.events;
+    plans += result.steps;
+    for (std::size_t i = 0; i < kNumRare; ++i) rare[i] += result.rare[i];
+    if (bar && seed % 64 == 0) {
+      std::fprintf(stderr, "\r%llu of %llu steps", static_cast<unsigned long long>(events),
+                   static_cast<unsigned long long>(options.steps));
+    }
+  }
+  if (bar) std::fputs("\r\033[K", stderr);
+  const bool all = ReportRareStates(rare);
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+  const bool ok = all || events < kEventsForRareStates;
+  std::printf(
+      "sim: %llu steps, %llu of them plans, in %llu episodes from seed %llu, %.0f a second: %s\n",
+      static_cast<unsigned long long>(events), static_cast<unsigned long long>(plans),
+      static_cast<unsigned long long>(seed - options.seed),
+      static_cast<unsigned long long>(options.seed), static_cast<double>(events) / took.count(),
+      ok ? "no promise was broken" : "FAILED, a rare state was never met");
+  return ok ? 0 : 1;
+}
+
+int RunOne(const Options& options) {
+  PrepareAbortMessage(options.seed);
+  const EpisodeResult result = RunEpisode(options.seed, options.events, options.without);
+  if (!result.violation.empty()) {
+    std::printf("violated after %llu events: %s\nsim: FAILED\n",
+                static_cast<unsigned long long>(result.events), result.violation.c_str());
+    return 1;
+  }
+  std::printf(
+      "sim: episode %llu, %llu steps, %llu of them plans, fingerprint %016llx: no promise "
+      "was broken\n",
+      static_cast<unsigned long long>(options.seed), static_cast<unsigned long long>(result.events),
+      static_cast<unsigned long long>(result.steps),
+      static_cast<unsigned long long>(result.fingerprint));
+  return 0;
+}
+
+}  // namespace
+}  // namespace millrace::sim
+
+int main(int argc, char** argv) {
+  millrace::sim::Options options;
+  if (argc == 2 && std::string_view(argv[1]) == "--help") {
+    std::fputs(millrace::sim::kUsage, stdout);
+    return 0;
+  }
+  if (!millrace::sim::Parse(argc, argv, &options)) {
+    std::fputs(millrace::sim::kUsage, stderr);
+    return 2;
+  }
+  std::signal(SIGABRT, millrace::sim::OnAbort);
+  return options.one ? millrace::sim::RunOne(options) : millrace::sim::RunMany(options);
+}

@@ -1,0 +1,139 @@
+// One episode: the scheduler, pool, prefix cache and admission that serve, under a simulated clock,
+// device and callers. After every event the promises are checked (docs/reliability.md lists them).
+// The same configuration gives the same episode.
+//
+// Single-threaded. A broken CHECK of the code under test aborts the process, as it does in service.
+#ifndef MILLRACE_TESTS_SIM_SIMULATION_H_
+#define MILLRACE_TESTS_SIM_SIMULATION_H_
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "scheduler/scheduler.h"
+#include "tests/sim/client.h"
+#include "tests/sim/hash_device.h"
+#include "tests/sim/rng.h"
+#include "tests/sim/sim_config.h"
+
+namespace millrace::sim {
+
+// Rare things that a long run must have met.
+enum class Rare : std::uint8_t {
+  kPreempted,
+  kPreemptedInPrompt,  // with part of its prompt computed
+  kPreemptedInFlight,  // while a step computed it
+  kResumedFromCache,   // a preempted sequence found some of what it had
+  kHitOnRunning,       // a block of a sequence that still runs
+  kHitOnFree,          // a block of one that has ended
+  kHitForAllButOne,    // all of a prompt but its last block
+  kEvicted,
+  kCancelledInFlight,
+  kCancelledWaiting,
+  kStopToken,
+  kExpiredWaiting,
+  kExpiredRunning,
+  kAborted,  // its reader was too slow
+  kNotFinite,
+  kQueueFull,
+  kDeviceLostInFlight,
+  kCutOffByDrain,
+  kTwoInFlight,
+};
+inline constexpr std::size_t kNumRare = 19;
+extern const std::array<const char*, kNumRare> kRareNames;
+
+struct EpisodeResult {
+  std::uint64_t events = 0;
+  std::uint64_t steps = 0;        // of the scheduler: plans that were launched
+  std::string violation;          // empty while all is well
+  std::uint64_t fingerprint = 0;  // of all plans
+  std::array<std::uint64_t, kNumRare> rare{};
+};
+
+class Simulation {
+ public:
+  explicit Simulation(const SimConfig& config);
+
+  // At most `max_events` events.
+  EpisodeResult Run(std::uint64_t max_events);
+
+  // One event after the other, as a test wants them; each checks all promises.
+  void Submit(Request request);
+  void Launch();
+  void Commit();
+  void Cancel(RequestId id);
+  void FailCommit();
+  // All that is left runs to its end.
+  const EpisodeResult& Finish();
+
+  const EpisodeResult& result() const { return result_; }
+  bool over() const { return over_; }
+  bool live(RequestId id) const { return clients_.contains(id); }
+  bool anything_live() const { return !clients_.empty(); }
+  bool anything_in_flight() const { return !in_flight_.empty(); }
+
+ private:
+  struct InFlight {
+    StepPlan plan;
+    StepTicket ticket;
+  };
+
+  void Require(bool condition, const std::string& what);
+  void Met(Rare rare) { ++result_.rare[static_cast<std::size_t>(rare)]; }
+
+  Event DrawEvent();
+  void Do(Event event);
+  void AfterEvent();
+  void Arrive();
+  Request DrawRequest();
+  void TakeRequest(Request request);
+  void LaunchStep();
+  void CommitStep();
+  void CancelAny();
+  void CancelClient(Client* client);
+  void Stall();
+  void LoseDevice();
+  void CutOff();
+  void RunToTheEnd();
+
+  void CheckPlan(const StepPlan& plan);
+  void CheckPlanned(const StepPlan& plan, std::size_t i);
+  void CheckBegin(Client* client, std::int32_t begin);
+  void CheckNobodyWaitsInVain();
+  void NoteComputed(const StepPlan& plan);
+  void TakeEvents();
+  void TakeTokens(Client* client, const TokensEvent& event);
+  void TakeEnd(Client* client, const TokenEvent& event);
+  void CheckUsage(const Client& client, const RequestUsage& usage);
+  void CreditReaders();
+  LoadSnapshot Snapshot() const;
+  bool InFlightHas(RequestId id) const;
+  Client* AnyClient();
+
+  const SimConfig config_;
+  Rng rng_;
+  HashDevice device_;
+  Scheduler scheduler_;
+  TimePoint now_;
+  std::map<RequestId, Client> clients_;  // those without an end
+  std::deque<InFlight> in_flight_;
+  // Prefixes that somebody computed and may be found: of salt and hash at the end of a block.
+  std::unordered_set<std::uint64_t> known_prefixes_;
+  std::uint64_t arrivals_ = 0;
+  bool draining_ = false;
+  bool over_ = false;
+  std::int64_t spoiled_ = 0;        // rows that may have been made not finite
+  std::int64_t hits_seen_ = 0;      // positions that sequences began after
+  std::int64_t hits_reported_ = 0;  // by plans
+  EpisodeResult result_;
+};
+
+}  // namespace millrace::sim
+
+#endif  // MILLRACE_TESTS_SIM_SIMULATION_H_
