@@ -53,6 +53,7 @@ std::vector<PrefixCache::Entry> KvManager::FindPrefix(std::span<const std::uint3
 }
 
 std::optional<std::int32_t> KvManager::ReserveWithPrefix(std::span<const std::uint32_t> tokens,
+                                                         std::int64_t positions,
                                                          std::string_view salt, BlockTable* table) {
   MILLRACE_CHECK(table->num_blocks() == 0, "a sequence looks for its prefix when it begins");
   const auto length = static_cast<std::int32_t>(tokens.size());
@@ -63,7 +64,7 @@ std::optional<std::int32_t> KvManager::ReserveWithPrefix(std::span<const std::ui
   for (const PrefixCache::Entry& entry : found) {
     if (pool_.references(entry.block) == 0) --free;
   }
-  const std::int32_t missing = BlocksFor(length, block_size_) - hits;
+  const std::int32_t missing = BlocksFor(positions, block_size_) - hits;
   if (missing > free) return std::nullopt;
   std::vector<BlockRef> blocks;
   for (const PrefixCache::Entry& entry : found) blocks.push_back(pool_.Acquire(entry.block));

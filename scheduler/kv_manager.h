@@ -31,12 +31,13 @@ class KvManager {
   KvManager(std::int32_t num_blocks, std::int32_t block_size)
       : block_size_(block_size), pool_(num_blocks), cache_(num_blocks) {}
 
-  // As Reserve for an empty table and all of `tokens`, but begins with the blocks that hold the
-  // longest prefix known under `salt`. Never the last token: its logits are wanted. Returns the
-  // positions that need not be computed, a multiple of the block size; nullopt, with no effect, if
-  // there are not enough free blocks for the rest.
+  // As Reserve for an empty table, but begins with the blocks that hold the longest prefix of
+  // `tokens` known under `salt`. Never the last token: its logits are wanted. Returns the positions
+  // that need not be computed, a multiple of the block size; nullopt, with no effect, if there are
+  // not enough free blocks for the rest. REQUIRES: there are not more tokens than positions.
   std::optional<std::int32_t> ReserveWithPrefix(std::span<const std::uint32_t> tokens,
-                                                std::string_view salt, BlockTable* table);
+                                                std::int64_t positions, std::string_view salt,
+                                                BlockTable* table);
 
   // The first `computed` positions of `table` hold `tokens`: full blocks of them may be found.
   // REQUIRES: the step that computed them is done.

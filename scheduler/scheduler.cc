@@ -9,6 +9,11 @@
 namespace millrace {
 namespace {
 
+// A request that was preempted so often gets all blocks that it can ever need with its next
+// admission and is not preempted again; the most that a healthy server was seen to need is 4
+// (docs/reliability.md).
+constexpr std::uint32_t kMaxPreemptions = 8;
+
 bool Contains(const std::vector<std::uint32_t>& ids, std::uint32_t id) {
   return std::find(ids.begin(), ids.end(), id) != ids.end();
 }
@@ -100,18 +105,20 @@ void Scheduler::Expire(TimePoint now) {
 
 void Scheduler::PauseOrResume(TimePoint now) {
   std::vector<Sequence*> stuck;
-  for (Sequence* sequence : running_) {
+  for (const auto& [id, sequence] : sequences_) {
     const auto ahead = static_cast<std::int64_t>(sequence->generated()) -
                        static_cast<std::int64_t>(sequence->delivered);
     const bool behind = ahead >= options_.output_window_tokens;
-    if (behind && sequence->state == SequenceState::kRunning) {
-      sequence->state = SequenceState::kPaused;
-      sequence->paused_since = now;
-    } else if (!behind && sequence->state == SequenceState::kPaused) {
-      sequence->state = SequenceState::kRunning;
-    } else if (behind && now - sequence->paused_since >= options_.max_pause) {
-      stuck.push_back(sequence);
+    if (!behind) {
+      sequence->behind_since = TimePoint{};
+    } else if (!sequence->behind()) {
+      sequence->behind_since = now;
+    } else if (now - sequence->behind_since >= options_.max_pause) {
+      stuck.push_back(sequence.get());
     }
+  }
+  for (Sequence* sequence : running_) {
+    sequence->state = sequence->behind() ? SequenceState::kPaused : SequenceState::kRunning;
   }
   for (Sequence* sequence : stuck) {
     Fail(sequence, absl::AbortedError("the client reads too slowly"), now);
@@ -175,15 +182,18 @@ bool Scheduler::ReserveOrPreempt(Sequence* sequence, std::int64_t positions, Pas
       return std::any_of(pass->plan.sequences.begin(), pass->plan.sequences.end(),
                          [s](const PlannedSequence& p) { return p.id == s->request.id; });
     };
-    const auto may_go = [&](const Sequence* s) {
-      return !planned(s) && s->blocks.num_blocks() > 0;
-    };
     // One whose reader is behind first: it does nothing with its blocks.
     auto victim = std::find_if(running_.rbegin(), running_.rend(), [&](const Sequence* s) {
-      return s->state == SequenceState::kPaused && may_go(s);
+      return s->state == SequenceState::kPaused && !planned(s) && s->blocks.num_blocks() > 0;
     });
-    if (victim == running_.rend())
-      victim = std::find_if(running_.rbegin(), running_.rend(), may_go);
+    // Else the youngest that has got on since it was admitted; this one has, or it would not need a
+    // block. One that was preempted often has all that it will ever need, and keeps it.
+    if (victim == running_.rend()) {
+      victim = std::find_if(running_.rbegin(), running_.rend(), [&](const Sequence* s) {
+        return !planned(s) && s->preemptions < kMaxPreemptions &&
+               s->generated() + s->pending > s->generated_at_admission;
+      });
+    }
     if (victim == running_.rend()) return false;
     Sequence* const youngest = *victim;
     Preempt(youngest, pass);
@@ -214,29 +224,36 @@ std::int32_t Scheduler::CountUnpaused() const {
 
 void Scheduler::ScheduleWaiting(Pass* pass) {
   // A step that had to preempt has no room for others.
-  while (!waiting_.empty() && !pass->preempted) {
-    Sequence* const next = waiting_.front();
+  while (!pass->preempted) {
+    // One whose reader is behind waits for that, not for a place.
+    const auto at = std::find_if(waiting_.begin(), waiting_.end(),
+                                 [](const Sequence* s) { return !s->behind(); });
+    if (at == waiting_.end()) return;
+    Sequence* const next = *at;
     if (CountUnpaused() >= options_.max_num_seqs || pass->tokens_left == 0 ||
         pass->prefill_left == 0) {
       return;
     }
     if (next->pending > 0) return;  // its last token is still in flight
     if (!ReserveForAdmission(next, pass)) return;
-    waiting_.pop_front();
+    waiting_.erase(std::find(waiting_.begin(), waiting_.end(), next));
     waiting_prompt_tokens_ -= next->prompt_len;
     next->state = SequenceState::kRunning;
     next->admission = ++admissions_;
+    next->generated_at_admission = next->generated();
     running_.push_back(next);
     if (!ScheduleSequence(next, pass)) return;
   }
 }
 
 bool Scheduler::ReserveAllKnown(Sequence* sequence) {
-  if (sequence->request.bypass_prefix_cache) {
-    return kv_.Reserve(sequence->length(), &sequence->blocks);
-  }
-  const auto found =
-      kv_.ReserveWithPrefix(sequence->tokens, sequence->request.cache_salt, &sequence->blocks);
+  const std::int64_t positions =
+      sequence->preemptions < kMaxPreemptions
+          ? sequence->length()
+          : std::int64_t{sequence->length()} + std::max<std::int64_t>(0, sequence->to_generate());
+  if (sequence->request.bypass_prefix_cache) return kv_.Reserve(positions, &sequence->blocks);
+  const auto found = kv_.ReserveWithPrefix(sequence->tokens, positions,
+                                           sequence->request.cache_salt, &sequence->blocks);
   if (!found) return false;
   sequence->scheduled = sequence->computed = *found;
   if (sequence->admission == 0) sequence->cached = *found;
@@ -247,16 +264,12 @@ bool Scheduler::ReserveAllKnown(Sequence* sequence) {
 bool Scheduler::ReserveForAdmission(Sequence* sequence, Pass* pass) {
   while (!ReserveAllKnown(sequence)) {
     if (kv_.num_deferred() > 0) return false;
-    // One whose reader is behind may lose its blocks to one that can run.
+    // One whose reader is behind loses its blocks to one that can run.
     const auto paused = std::find_if(running_.rbegin(), running_.rend(), [](const Sequence* s) {
       return s->state == SequenceState::kPaused;
     });
     if (paused == running_.rend()) return false;
-    Sequence* const victim = *paused;
-    Preempt(victim, pass);
-    // It waits behind the one that takes its blocks.
-    waiting_.erase(std::find(waiting_.begin(), waiting_.end(), victim));
-    waiting_.insert(std::next(waiting_.begin()), victim);
+    Preempt(*paused, pass);
   }
   return true;
 }
@@ -477,9 +490,7 @@ TimePoint Scheduler::NextTimeout() const {
   TimePoint next = kNoDeadline;
   for (const auto& [id, sequence] : sequences_) {
     next = std::min(next, sequence->request.deadline);
-    if (sequence->state == SequenceState::kPaused) {
-      next = std::min(next, sequence->paused_since + options_.max_pause);
-    }
+    if (sequence->behind()) next = std::min(next, sequence->behind_since + options_.max_pause);
   }
   return next;
 }

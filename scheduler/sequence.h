@@ -40,13 +40,15 @@ struct Sequence {
   std::int32_t pending_row = 0;
 
   std::uint64_t delivered = 0;  // tokens that the client has been handed
-  TimePoint paused_since{};
+  TimePoint behind_since{};     // its reader has fallen behind; the epoch: it has not
   TimePoint first_scheduled{};  // the epoch: not yet
   TimePoint first_token{};
   std::uint32_t preemptions = 0;
+  std::int32_t generated_at_admission = 0;  // of the newest: since then there must be progress
   std::int32_t cached = 0;  // positions of the prompt that were found when it was first admitted
   std::vector<SeenToken> seen;  // kept only with penalties, by token
 
+  bool behind() const { return behind_since != TimePoint{}; }
   std::int32_t generated() const { return static_cast<std::int32_t>(tokens.size()) - prompt_len; }
   // Positions that exist once the steps in flight are done.
   std::int32_t length() const { return static_cast<std::int32_t>(tokens.size()) + pending; }

@@ -57,6 +57,27 @@ class Generate(unittest.TestCase):
         self.assertEqual(run(1), run(1))
         self.assertNotEqual(run(1), run(2))
 
+    def test_a_chat_goes_on_without_computing_its_beginning_again(self):
+        first = list(self.server.stub.Tokenize(pb.TokenizeRequest(
+            chat=chat("Tell me a story about a whale and a lighthouse, and about the storm that they met."))).token_ids)
+        answer = generate(self.server, first, max_new_tokens=64).token_ids
+        second = first + answer + first  # any next turn
+        without = generate(self.server, second, max_new_tokens=24, cache=pb.CacheOptions(bypass_prefix_cache=True))
+        self.assertEqual(without.usage.cached_tokens, 0)
+        apart = generate(self.server, second, max_new_tokens=24, cache=pb.CacheOptions(salt="another caller"))
+        self.assertEqual(apart.usage.cached_tokens, 0)
+        before = self.server.metrics()
+        found = generate(self.server, second, max_new_tokens=24)
+        # Of what was computed, which the last token of the answer was not, the full blocks of 32.
+        self.assertEqual(found.usage.cached_tokens, (len(first) + len(answer) - 1) // 32 * 32)
+        self.assertGreater(found.usage.cached_tokens, 32)
+        self.assertEqual(found.token_ids, without.token_ids)
+        self.assertEqual(found.token_ids, apart.token_ids)
+        after = self.server.metrics()
+        for name, more in (("queries", len(second)), ("hits", found.usage.cached_tokens)):
+            name = f"millrace_prefix_cache_{name}_tokens_total"
+            self.assertEqual(after[name] - before[name], more, name)
+
     def test_max_new_tokens_zero_only_prefills(self):
         done = generate(self.server, max_new_tokens=0)
         self.assertEqual((done.text, done.token_ids), ("", []))

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <iterator>
 #include <numeric>
 #include <string_view>
 #include <vector>
@@ -59,14 +60,14 @@ class PrefixReuse : public ::testing::Test {
   // A sequence of `tokens` that computed all of them and ended.
   void Run(const Tokens& tokens, std::string_view salt = "") {
     BlockTable table;
-    ASSERT_TRUE(kv_.ReserveWithPrefix(tokens, salt, &table));
+    ASSERT_TRUE(kv_.ReserveWithPrefix(tokens, std::ssize(tokens), salt, &table));
     kv_.Remember(tokens, static_cast<std::int32_t>(tokens.size()), salt, &table);
     kv_.Release(&table);
   }
   // The positions that a sequence of `tokens` would not have to compute.
   std::int32_t Hit(const Tokens& tokens, std::string_view salt = "") {
     BlockTable table;
-    const auto found = kv_.ReserveWithPrefix(tokens, salt, &table);
+    const auto found = kv_.ReserveWithPrefix(tokens, std::ssize(tokens), salt, &table);
     kv_.Release(&table);
     return found.value_or(-1);
   }
@@ -117,10 +118,10 @@ TEST_F(PrefixReuse, EvictsTheLeastRecentlyUsedAndOfItTheEndFirst) {
 TEST_F(PrefixReuse, SharesBlocksOfASequenceThatStillRuns) {
   const Tokens tokens = Numbers(9);
   BlockTable first;
-  ASSERT_TRUE(kv_.ReserveWithPrefix(tokens, "", &first));
+  ASSERT_TRUE(kv_.ReserveWithPrefix(tokens, std::ssize(tokens), "", &first));
   kv_.Remember(tokens, 8, "", &first);
   BlockTable second;
-  EXPECT_EQ(kv_.ReserveWithPrefix(tokens, "", &second), 8);
+  EXPECT_EQ(kv_.ReserveWithPrefix(tokens, std::ssize(tokens), "", &second), 8);
   EXPECT_EQ(second.block(0), first.block(0));
   EXPECT_EQ(kv_.references(first.block(0)), 2);
   EXPECT_NE(second.block(2), first.block(2));
@@ -139,7 +140,7 @@ TEST_F(PrefixReuse, TakesNoBlockWhereTheRestDoesNotFit) {
   Tokens longer = Numbers(20);
   longer.resize(28, 7);
   BlockTable table;
-  EXPECT_FALSE(kv_.ReserveWithPrefix(longer, "", &table));
+  EXPECT_FALSE(kv_.ReserveWithPrefix(longer, std::ssize(longer), "", &table));
   EXPECT_EQ(table.num_blocks(), 0);
   EXPECT_EQ(kv_.num_free(), 6);
   EXPECT_EQ(kv_.num_cached(), 5);
@@ -150,7 +151,7 @@ TEST_F(PrefixReuse, TakesNoBlockWhereTheRestDoesNotFit) {
 TEST_F(PrefixReuse, ForgetsWhatIsWrong) {
   const Tokens tokens = Numbers(9);
   BlockTable table;
-  ASSERT_TRUE(kv_.ReserveWithPrefix(tokens, "", &table));
+  ASSERT_TRUE(kv_.ReserveWithPrefix(tokens, std::ssize(tokens), "", &table));
   kv_.Remember(tokens, 9, "", &table);
   kv_.Forget(table);
   kv_.Release(&table);
@@ -162,7 +163,7 @@ TEST_F(PrefixReuse, ForgetsWhatIsWrong) {
 TEST_F(PrefixReuse, KeepsBlocksFromEvictionWhileAStepReadsThem) {
   const Tokens tokens = Numbers(33 - 1);  // the whole pool
   BlockTable table;
-  ASSERT_TRUE(kv_.ReserveWithPrefix(tokens, "", &table));
+  ASSERT_TRUE(kv_.ReserveWithPrefix(tokens, std::ssize(tokens), "", &table));
   kv_.Remember(tokens, 32, "", &table);
   kv_.StepLaunched();
   kv_.Release(&table);

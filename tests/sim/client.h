@@ -38,12 +38,14 @@ struct Client {
   std::uint32_t delivered = 0;  // of those, handed to the reader
   bool complete = false;        // nothing may follow
   bool stalled = false;         // reads nothing
+  bool ever_stalled = false;
   bool cancelled = false;
-  std::uint64_t arrival = 0;      // counts arrivals
-  std::uint64_t admission = 0;    // the newest that was seen in a plan
-  std::int32_t scheduled = 0;     // positions that were planned since then
-  std::int32_t high_water = 0;    // and ever
-  std::uint32_t preemptions = 0;  // admissions after the first
+  std::uint64_t arrival = 0;         // counts arrivals
+  std::uint64_t admission = 0;       // the newest that was seen in a plan
+  std::uint32_t generated_then = 0;  // at that time
+  std::int32_t scheduled = 0;        // positions that were planned since then
+  std::int32_t high_water = 0;       // and ever
+  std::uint32_t preemptions = 0;     // admissions after the first
 };
 
 }  // namespace millrace::sim

@@ -27,7 +27,7 @@ struct Planted {
   std::string_view origin;
 };
 constexpr Planted kPlanted[] = {
-#include "mutants.inc"
+#include "tests/sim/mutants.inc"
 };
 
 // Written by the child that plays a bug, also when it comes to a bad end.

@@ -46,11 +46,11 @@ MUTANTS = [
        "if (MUTANT && (sequence == nullptr || !CanAdvance(*sequence))) break;\n"
        "    if (sequence != nullptr && CanAdvance(*sequence)) ScheduleSequence(sequence, pass);")]),
     ("the last in the queue is never admitted", "vLLM 45406",
-     [(SCHEDULER, "  while (!waiting_.empty() && !pass->preempted) {",
-       "  while (!waiting_.empty() && !pass->preempted && !(MUTANT && waiting_.size() == 1)) {")]),
+     [(SCHEDULER, "  while (!pass->preempted) {",
+       "  while (!pass->preempted && !(MUTANT && waiting_.size() == 1)) {")]),
     ("one of the very step is preempted", "BLIS R21",
-     [(SCHEDULER, "return !planned(s) && s->blocks.num_blocks() > 0;",
-       "return (MUTANT ? planned(s) || pass->plan.sequences.empty() : !planned(s)) && s->blocks.num_blocks() > 0;")]),
+     [(SCHEDULER, "return !planned(s) && s->preemptions < kMaxPreemptions &&\n               s->generated()",
+       "return (MUTANT || !planned(s)) && s->preemptions < kMaxPreemptions &&\n               (MUTANT ? planned(s) : true) && s->generated()")]),
     ("a step's late end counts for a later admission", "LMCache 4185",
      [(SCHEDULER, "if (s->state == SequenceState::kPreempted || s->admission != planned.admission) return;",
        "if (!MUTANT && (s->state == SequenceState::kPreempted || s->admission != planned.admission)) return;")]),
@@ -87,8 +87,7 @@ MUTANTS = [
      [(SCHEDULER, "  waiting_.push_back(sequence.get());",
        "  MUTANT ? waiting_.push_front(sequence.get()) : waiting_.push_back(sequence.get());")]),
     ("paused ones are never resumed", "vLLM 45388",
-     [(SCHEDULER, "} else if (!behind && sequence->state == SequenceState::kPaused) {",
-       "} else if (!MUTANT && !behind && sequence->state == SequenceState::kPaused) {")]),
+     [(SCHEDULER, "    if (!behind) {\n", "    if (!behind && !(MUTANT && sequence->behind())) {\n")]),
     ("a hit covers the last token", "own",
      [(KV, "(length - 1) / block_size_", "(length - (MUTANT ? 0 : 1)) / block_size_")]),
     ("found blocks count as free for the rest", "own",
@@ -149,9 +148,17 @@ MUTANTS = [
     ("who passes the cache by leaves a prefix", "own",
      [(SCHEDULER, "  if (s->request.bypass_prefix_cache) return;\n", "  if (!MUTANT && s->request.bypass_prefix_cache) return;\n")]),
     ("who passes the cache by finds a prefix", "own",
-     [(SCHEDULER, "  if (sequence->request.bypass_prefix_cache) {", "  if (!MUTANT && sequence->request.bypass_prefix_cache) {")]),
+     [(SCHEDULER, "  if (sequence->request.bypass_prefix_cache) return kv_.Reserve(",
+       "  if (!MUTANT && sequence->request.bypass_prefix_cache) return kv_.Reserve(")]),
     ("what is found after a preemption counts as cached", "own",
      [(SCHEDULER, "  if (sequence->admission == 0) sequence->cached = *found;", "  if (MUTANT || sequence->admission == 0) sequence->cached = *found;")]),
+    ("who is preempted often may be so for ever", "own",
+     [(SCHEDULER, "constexpr std::uint32_t kMaxPreemptions = 8;", "const struct {\n  operator std::uint32_t() const { return MUTANT ? 1000 : 8; }\n} kMaxPreemptions;")]),
+    ("a sequence is preempted before it has got on", "own",
+     [(SCHEDULER, "s->generated() + s->pending > s->generated_at_admission;",
+       "(MUTANT || s->generated() + s->pending > s->generated_at_admission);")]),
+    ("what a sequence may need is not kept for it", "own",
+     [(SCHEDULER, "          ? sequence->length()\n", "          || MUTANT ? sequence->length()\n")]),
     ("a lost device is always INTERNAL", "own",
      [(SCHEDULER, "sequence->generated() == 0 ? absl::UnavailableError(message)", "!MUTANT && sequence->generated() == 0 ? absl::UnavailableError(message)")]),
 ]
@@ -175,7 +182,9 @@ def main():
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text('#include "tests/sim/mutant.h"\n' + text)
     rows = "".join(f'{{"{name}", "{origin}"}},\n' for name, origin, _ in MUTANTS)
-    (a.out / "mutants.inc").write_text(rows)
+    table = a.out / "tests/sim/mutants.inc"
+    table.parent.mkdir(parents=True, exist_ok=True)
+    table.write_text(rows)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,19 @@ void DrawSizes(Rng* rng, SimConfig* config) {
   runner.moe = true;
   config->max_prompt = rng->Between(1, 60);
   config->max_output = rng->Between(1, 40);
+  // Sometimes long answers of many, in a cache that holds one of them: preemptions without end.
+  const bool crowded = rng->Percent(10);
+  if (crowded) {
+    runner.block_size = 2;
+    config->max_prompt = rng->Between(1, 4);
+    config->max_output = 40;
+  }
   runner.max_context = config->max_prompt + config->max_output;
   // From a cache that holds one request to one that holds all.
   const std::int32_t one = runner.max_context / runner.block_size + 1;
-  runner.num_kv_blocks = one + rng->Between(0, rng->Percent(50) ? one : 6 * one);
+  runner.num_kv_blocks = one + (crowded ? 0 : rng->Between(0, rng->Percent(50) ? one : 6 * one));
   SchedulerOptions& options = config->options;
-  options.max_num_seqs = rng->Between(1, 8);
+  options.max_num_seqs = crowded ? 8 : rng->Between(1, 8);
   options.max_num_batched_tokens = rng->Between(4, 48);
   options.max_queue = rng->Between(1, 12);
   options.max_queue_tokens = std::int64_t{4} * runner.num_kv_blocks * runner.block_size;

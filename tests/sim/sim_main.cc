@@ -31,7 +31,7 @@ constexpr char kUsage[] =
     "are "
     "checked.\n";
 // A run that is shorter may miss rare states by chance.
-constexpr std::uint64_t kEventsForRareStates = 1'000'000;
+constexpr std::uint64_t kEventsForRareStates = 5'000'000;
 
 struct Options {
   std::uint64_t steps = 10'000'000;

@@ -14,7 +14,6 @@ using std::chrono::milliseconds;
 
 const std::array<const char*, kNumRare> kRareNames = {
     "preempted",
-    "preempted within its prompt",
     "preempted with a step in flight",
     "a preempted sequence resumed from the cache",
     "a hit on a block of a running sequence",
@@ -37,6 +36,7 @@ namespace {
 
 // More than any episode takes to end by itself once nothing arrives and all readers read.
 constexpr int kEventsToEnd = 20000;
+constexpr std::uint32_t kMostPreemptions = 8;
 
 std::shared_ptr<const TokenBytes> OneByteEach(std::int32_t vocab) {
   std::vector<std::string> bytes(static_cast<std::size_t>(vocab), "x");
@@ -282,9 +282,8 @@ void Simulation::CheckPlanned(const StepPlan& plan, std::size_t i) {
       }
     } else {
       ++client.preemptions;
-      if (client.scheduled < static_cast<std::int32_t>(client.request.prompt_tokens.size())) {
-        Met(Rare::kPreemptedInPrompt);
-      }
+      Require(client.ever_stalled || client.generated > client.generated_then,
+              "between two preemptions there is progress");
       if (begin > 0) Met(Rare::kResumedFromCache);
     }
     CheckBegin(&client, begin);
@@ -294,6 +293,7 @@ void Simulation::CheckPlanned(const StepPlan& plan, std::size_t i) {
       Met(scheduler_.kv().references(first) > 1 ? Rare::kHitOnRunning : Rare::kHitOnFree);
     }
     client.admission = planned.admission;
+    client.generated_then = client.generated;
     client.scheduled = begin;
   }
   Require(begin == client.scheduled, "computed positions go on where they ended");
@@ -388,7 +388,9 @@ void Simulation::CancelClient(Client* client) {
 
 void Simulation::Stall() {
   Client* const client = AnyClient();
-  if (client != nullptr) client->stalled = !client->stalled;
+  if (client == nullptr) return;
+  client->stalled = !client->stalled;
+  client->ever_stalled = true;
 }
 
 void Simulation::LoseDevice() {
@@ -462,6 +464,8 @@ void Simulation::CheckUsage(const Client& client, const RequestUsage& usage) {
   Require(usage.cached_tokens == 0 || !client.request.bypass_prefix_cache,
           "who passes the cache by has nothing from it");
   Require(usage.preemptions >= client.preemptions, "usage counts preemptions");
+  Require(client.ever_stalled || usage.preemptions <= kMostPreemptions,
+          "nobody is preempted for ever");
 }
 
 void Simulation::TakeEnd(Client* client, const TokenEvent& event) {

@@ -26,7 +26,6 @@ namespace millrace::sim {
 // Rare things that a long run must have met.
 enum class Rare : std::uint8_t {
   kPreempted,
-  kPreemptedInPrompt,  // with part of its prompt computed
   kPreemptedInFlight,  // while a step computed it
   kResumedFromCache,   // a preempted sequence found some of what it had
   kHitOnRunning,       // a block of a sequence that still runs
@@ -45,7 +44,7 @@ enum class Rare : std::uint8_t {
   kCutOffByDrain,
   kTwoInFlight,
 };
-inline constexpr std::size_t kNumRare = 19;
+inline constexpr std::size_t kNumRare = 18;
 extern const std::array<const char*, kNumRare> kRareNames;
 
 struct EpisodeResult {
