@@ -22,14 +22,6 @@ constexpr std::uint64_t kEvents = 1'000'000;
 // Far more than a million events take: a bug that makes the scheduler go round in circles is found.
 constexpr unsigned kSeconds = 60;
 
-struct Planted {
-  std::string_view name;
-  std::string_view origin;
-};
-constexpr Planted kPlanted[] = {
-#include "tests/sim/mutants.inc"
-};
-
 // Written by the child that plays a bug, also when it comes to a bad end.
 struct Found {
   std::uint64_t events;
@@ -81,24 +73,23 @@ int RunAll() {
     std::printf("the copies without a bug break a promise: %s\nmutants: FAILED\n", found->how);
     return 1;
   }
-  constexpr int kCount = static_cast<int>(sizeof(kPlanted) / sizeof(kPlanted[0]));
   int all = 0;
   int issues = 0;
   int issues_found = 0;
-  for (int mutant = 1; mutant <= kCount; ++mutant) {
+  for (int mutant = 1; mutant <= kNumPlanted; ++mutant) {
     const Planted& planted = kPlanted[mutant - 1];
-    const bool issue = planted.origin != "own";
+    const bool issue = std::string_view(planted.origin) != "own";
     const bool is_found = RunOne(mutant, found);
     all += is_found ? 1 : 0;
     issues += issue ? 1 : 0;
     issues_found += issue && is_found ? 1 : 0;
     std::printf("%2d %-9s %8llu steps  %s (%s): %s\n", mutant, is_found ? "found" : "NOT FOUND",
-                static_cast<unsigned long long>(found->events), planted.name.data(),
-                planted.origin.data(), found->how);
+                static_cast<unsigned long long>(found->events), planted.name, planted.origin,
+                found->how);
   }
-  const bool ok = issues_found == issues && all * 20 >= kCount * 19;
-  std::printf("mutants: %d of %d found, %d of %d of those that stem from issues: %s\n", all, kCount,
-              issues_found, issues, ok ? "ok" : "FAILED");
+  const bool ok = issues_found == issues && all * 20 >= kNumPlanted * 19;
+  std::printf("mutants: %d of %d found, %d of %d of those that stem from issues: %s\n", all,
+              kNumPlanted, issues_found, issues, ok ? "ok" : "FAILED");
   return ok ? 0 : 1;
 }
 

@@ -5,7 +5,7 @@ usage: tests/sim/plant_mutants.py --root DIR --out DIR
 
 Every bug is a few edits of the sources as they stand: `old` must be there exactly once, so that the table follows the code.
 In `new`, MUTANT is true in a process that plays this bug; with none played the copies do what the sources do. Writes the copies
-and mutants.inc, a table of names and origins. Origins are issues of other engines in which such a bug was met (facts only), or
+and mutants_table.cc with names and origins. Origins are issues of other engines in which such a bug was met (facts only), or
 "own". The serving binary has none of this.
 """
 import argparse
@@ -181,10 +181,10 @@ def main():
         out = a.out / pathlib.Path(name).name
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text('#include "tests/sim/mutant.h"\n' + text)
-    rows = "".join(f'{{"{name}", "{origin}"}},\n' for name, origin, _ in MUTANTS)
-    table = a.out / "tests/sim/mutants.inc"
-    table.parent.mkdir(parents=True, exist_ok=True)
-    table.write_text(rows)
+    rows = "".join(f'    {{"{name}", "{origin}"}},\n' for name, origin, _ in MUTANTS)
+    (a.out / "mutants_table.cc").write_text(
+        '#include "tests/sim/mutant.h"\n\nnamespace millrace::sim {\n\n'
+        f"const Planted kPlanted[] = {{\n{rows}}};\nconst int kNumPlanted = {len(MUTANTS)};\n\n}}  // namespace millrace::sim\n")
 
 
 if __name__ == "__main__":
