@@ -69,7 +69,8 @@ TEST(PrefixCache, DoesNotFindWhatFollowedABlockThatCameBack) {
   EXPECT_EQ(cache.num_blocks(), 0);
 }
 
-// FALSIFY-PKV-008: against a map from whole prefixes, with few tokens so that most things are nearly equal.
+// FALSIFY-PKV-008: against a map from whole prefixes, with few tokens so that most things are
+// nearly equal.
 TEST(PrefixCache, AgreesWithAMapOfWholePrefixes) {
   constexpr std::uint32_t kSeed = 5;
   constexpr std::int32_t kBlocks = 40;
