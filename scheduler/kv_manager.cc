@@ -34,7 +34,7 @@ std::optional<std::vector<BlockRef>> KvManager::Allocate(std::int32_t count) {
 
 std::span<const std::uint32_t> KvManager::TokensOf(std::span<const std::uint32_t> tokens,
                                                    std::int32_t block) const {
-  return tokens.subspan(static_cast<std::size_t>(block * block_size_),
+  return tokens.subspan(static_cast<std::size_t>(std::int64_t{block} * block_size_),
                         static_cast<std::size_t>(block_size_));
 }
 

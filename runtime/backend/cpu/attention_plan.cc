@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <numeric>
 
+#include "base/math.h"
 #include "runtime/backend/cpu/step_buffers.h"
 
 namespace millrace::cpu {
@@ -203,9 +204,9 @@ void AttentionPlan::AddUnit(std::int32_t partition, std::int32_t sequence, std::
 
 std::span<const std::int32_t> AttentionPlan::Blocks(std::int32_t tile,
                                                     std::int32_t partition) const {
-  const std::int32_t table = At(input_->block_table_start, At(tiles_, tile).sequence);
-  const std::int32_t first = partition * kKvPartition / block_size_;
-  const std::int32_t end = ((partition + 1) * kKvPartition + block_size_ - 1) / block_size_;
+  const std::int64_t table = At(input_->block_table_start, At(tiles_, tile).sequence);
+  const std::int64_t first = std::int64_t{partition} * kKvPartition / block_size_;
+  const std::int64_t end = CeilDivide(std::int64_t{partition + 1} * kKvPartition, block_size_);
   return input_->block_table.subspan(static_cast<std::size_t>(table + first),
                                      static_cast<std::size_t>(end - first));
 }
