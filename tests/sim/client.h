@@ -44,7 +44,6 @@ struct Client {
   std::uint64_t admission = 0;       // the newest that was seen in a plan
   std::uint32_t generated_then = 0;  // at that time
   std::int32_t scheduled = 0;        // positions that were planned since then
-  std::int32_t high_water = 0;       // and ever
   std::uint32_t preemptions = 0;     // admissions after the first
 };
 

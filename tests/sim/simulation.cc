@@ -298,7 +298,6 @@ void Simulation::CheckPlanned(const StepPlan& plan, std::size_t i) {
   }
   Require(begin == client.scheduled, "computed positions go on where they ended");
   client.scheduled = begin + planned.num_tokens;
-  client.high_water = std::max(client.high_water, client.scheduled);
 }
 
 void Simulation::CheckBegin(Client* client, std::int32_t begin) {
