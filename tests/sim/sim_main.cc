@@ -57,25 +57,34 @@ bool ParseWithout(std::string_view text, std::vector<Event>* out) {
   return true;
 }
 
-bool Parse(int argc, char** argv, Options* options) {
-  for (int i = 1; i < argc; ++i) {
-    const std::string_view flag = argv[i];
-    if (i + 1 == argc) return false;
-    const std::string_view value = argv[++i];
-    if (flag == "--steps") {
-      if (!ParseNumber(value, &options->steps)) return false;
-    } else if (flag == "--seed" || flag == "--episode") {
-      if (!ParseNumber(value, &options->seed)) return false;
-      options->one = flag == "--episode";
-    } else if (flag == "--events") {
-      if (!ParseNumber(value, &options->events)) return false;
-    } else if (flag == "--without") {
-      if (!ParseWithout(value, &options->without)) return false;
-    } else {
-      return false;
-    }
+std::string Names() {
+  std::string out;
+  for (const std::string_view name : kEventNames) {
+    absl::StrAppend(&out, out.empty() ? "" : ",", std::string(name));
   }
-  return true;
+  return out;
+}
+
+// What is wrong with the flags; empty if nothing is.
+std::string Parse(int argc, char** argv, Options* options) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string flag = argv[i];
+    const bool number =
+        flag == "--steps" || flag == "--seed" || flag == "--episode" || flag == "--events";
+    if (!number && flag != "--without") return absl::StrCat(flag, ": no such flag");
+    if (i + 1 == argc) return absl::StrCat(flag, ": want a value");
+    const std::string value = argv[++i];
+    if (flag == "--without") {
+      if (ParseWithout(value, &options->without)) continue;
+      return absl::StrCat("--without ", value, ": want some of ", Names());
+    }
+    std::uint64_t* const out = flag == "--steps"    ? &options->steps
+                               : flag == "--events" ? &options->events
+                                                    : &options->seed;
+    if (!ParseNumber(value, out)) return absl::StrCat(flag, " ", value, ": want a number, as 1e7");
+    if (flag == "--episode") options->one = true;
+  }
+  return {};
 }
 
 EpisodeResult RunEpisode(std::uint64_t seed, std::uint64_t events,
@@ -194,8 +203,8 @@ int main(int argc, char** argv) {
     std::fputs(millrace::sim::kUsage, stdout);
     return 0;
   }
-  if (!millrace::sim::Parse(argc, argv, &options)) {
-    std::fputs(millrace::sim::kUsage, stderr);
+  if (const std::string wrong = millrace::sim::Parse(argc, argv, &options); !wrong.empty()) {
+    std::fprintf(stderr, "sim: %s; see tools/sim --help\n", wrong.c_str());
     return 2;
   }
   std::signal(SIGABRT, millrace::sim::OnAbort);
