@@ -32,6 +32,9 @@ namespace {
 
 constexpr char kName[] = "loadgen";
 
+// How many workers the first tenant has for each one of another: an attacker beside victims.
+constexpr int kGreed = 10;
+
 // What a slow reader waits between two messages.
 constexpr auto kSlowPause = std::chrono::milliseconds(200);
 
@@ -44,6 +47,7 @@ struct Options {
   double deadline_seconds = 0;
   double cancel_fraction = 0;
   double slow_fraction = 0;
+  int tenants = 1;
   std::uint64_t seed = 1;
   std::string json;
 };
@@ -63,7 +67,17 @@ struct Outcome {
   double first_token = -1;  // seconds since the start; -1: none came
   double total = 0;
   std::vector<double> between;  // seconds between two messages with tokens, by token
+  int tenant = 0;
+  std::uint64_t contended_tokens = 0;  // that came while every tenant had more to send
 };
+
+// Whom the worker sends for: the first tenant's are kGreed for one of each other.
+int TenantOf(int worker, const Options& options) {
+  const int at = worker % (kGreed + options.tenants - 1);
+  return std::max(0, at - kGreed + 1);
+}
+
+std::string TenantName(int tenant) { return absl::StrCat("tenant-", tenant); }
 
 absl::StatusOr<std::vector<Plan>> MakePlans(const Options& options, std::uint32_t context) {
   MILLRACE_ASSIGN_OR_RETURN(const auto prompt, Distribution::Parse(options.prompt_tokens));
@@ -95,8 +109,9 @@ v1::GenerateRequest MakeRequest(const Plan& plan, std::uint32_t vocab) {
   return request;
 }
 
+// `contended` says whether all tenants have more to send.
 Outcome RunOne(v1::GenerationService::Stub* stub, const Options& options, const Plan& plan,
-               std::uint32_t vocab) {
+               std::uint32_t vocab, int tenant, const std::atomic<bool>& contended) {
   const v1::GenerateRequest request = MakeRequest(plan, vocab);
   grpc::ClientContext context;
   if (options.deadline_seconds > 0) {
@@ -104,9 +119,13 @@ Outcome RunOne(v1::GenerationService::Stub* stub, const Options& options, const 
                          std::chrono::duration_cast<std::chrono::nanoseconds>(
                              std::chrono::duration<double>(options.deadline_seconds)));
   }
+  if (options.tenants > 1) {
+    context.AddMetadata("x-gateway-inference-fairness-id", TenantName(tenant));
+  }
   const SteadyClock clock;
   const TimePoint begin = clock.Now();
   Outcome outcome;
+  outcome.tenant = tenant;
   const auto reader = stub->Generate(&context, request);
   v1::GenerateResponse message;
   double last = 0;
@@ -121,6 +140,7 @@ Outcome RunOne(v1::GenerationService::Stub* stub, const Options& options, const 
     }
     if (tokens > 0) last = now;
     outcome.tokens += static_cast<std::uint64_t>(tokens);
+    if (contended) outcome.contended_tokens += static_cast<std::uint64_t>(tokens);
     if (count == plan.cancel_after) context.TryCancel();
     if (plan.slow) std::this_thread::sleep_for(kSlowPause);
   }
@@ -134,15 +154,17 @@ std::vector<Outcome> RunAll(const std::shared_ptr<grpc::Channel>& channel, const
                             const std::vector<Plan>& plans, std::uint32_t vocab) {
   std::vector<Outcome> outcomes(plans.size());
   std::atomic<std::size_t> next{0};
+  std::atomic<bool> contended{true};  // until the last request is taken
   Mutex mutex;
   std::uint64_t done = 0;  // guarded by mutex, as the bar is
   ProgressBar bar("requests");
   std::vector<std::thread> workers;
   for (int i = 0; i < options.concurrency; ++i) {
-    workers.emplace_back([&] {
+    workers.emplace_back([&, tenant = TenantOf(i, options)] {
       const auto stub = v1::GenerationService::NewStub(channel);
       for (std::size_t at = next++; at < plans.size(); at = next++) {
-        outcomes[at] = RunOne(stub.get(), options, plans[at], vocab);
+        if (at + 1 == plans.size()) contended = false;
+        outcomes[at] = RunOne(stub.get(), options, plans[at], vocab, tenant, contended);
         MutexLock lock(&mutex);
         bar.Update(++done, plans.size());
       }
@@ -167,6 +189,29 @@ nlohmann::json Quantiles(std::vector<double> values) {
           {"p90", at(0.9)},
           {"p99", at(0.99)},
           {"max", values.back()}};
+}
+
+// Of each tenant the tokens it got, and when its first ones came.
+nlohmann::json SummariseTenants(const Options& options, const std::vector<Outcome>& outcomes) {
+  nlohmann::json tenants;
+  for (int tenant = 0; tenant < options.tenants; ++tenant) {
+    std::uint64_t tokens = 0;
+    std::uint64_t contended = 0;
+    std::uint64_t requests = 0;
+    std::vector<double> first;
+    for (const Outcome& outcome : outcomes) {
+      if (outcome.tenant != tenant) continue;
+      ++requests;
+      tokens += outcome.tokens;
+      contended += outcome.contended_tokens;
+      if (outcome.first_token >= 0) first.push_back(outcome.first_token);
+    }
+    tenants[TenantName(tenant)] = {{"requests", requests},
+                                   {"generated_tokens", tokens},
+                                   {"contended_tokens", contended},
+                                   {"ttft_seconds", Quantiles(std::move(first))}};
+  }
+  return tenants;
 }
 
 nlohmann::json Summarise(const Options& options, const std::vector<Outcome>& outcomes,
@@ -196,6 +241,7 @@ nlohmann::json Summarise(const Options& options, const std::vector<Outcome>& out
           {"tokens_per_second", static_cast<double>(tokens) / seconds},
           {"goodput_tokens_per_second", static_cast<double>(good_tokens) / seconds},
           {"requests_per_second", static_cast<double>(total.size()) / seconds},
+          {"tenants", SummariseTenants(options, outcomes)},
           {"ttft_seconds", Quantiles(std::move(first))},
           {"itl_seconds", Quantiles(std::move(between))},
           {"e2e_seconds", Quantiles(std::move(total))}};
@@ -209,6 +255,14 @@ void Print(const nlohmann::json& summary) {
     if (q.is_null()) continue;
     std::printf("  %-28s p50 %.4f  p90 %.4f  p99 %.4f  max %.4f\n", name, q["p50"].get<double>(),
                 q["p90"].get<double>(), q["p99"].get<double>(), q["max"].get<double>());
+  }
+  for (const auto& [name, tenant] : summary["tenants"].items()) {
+    if (summary["tenants"].size() == 1) break;
+    const nlohmann::json& first = tenant["ttft_seconds"];
+    std::printf(
+        "  %-28s %d requests, %d tokens, %d of them while all had more to send, ttft p50 %.4f\n",
+        name.c_str(), tenant["requests"].get<int>(), tenant["generated_tokens"].get<int>(),
+        tenant["contended_tokens"].get<int>(), first.is_null() ? 0.0 : first["p50"].get<double>());
   }
   for (const auto& [code, count] : summary["statuses"].items()) {
     std::printf("  %-28s %d\n", code.c_str(), count.get<int>());
@@ -253,7 +307,6 @@ int RunLoadgen(int argc, char** argv) {
       kName);
   Options options;
   double rate = 0;
-  int tenants = 0;
   app.add_option("--target", options.target, "HOST:PORT of the server")->required();
   app.add_option("--concurrency", options.concurrency, "Requests at once")
       ->capture_default_str()
@@ -277,13 +330,17 @@ int RunLoadgen(int argc, char** argv) {
   app.add_option("--slow-fraction", options.slow_fraction, "Share of requests read slowly")
       ->capture_default_str()
       ->check(CLI::Range(0.0, 1.0));
+  app.add_option("--tenants", options.tenants,
+                 "Requests come from so many tenants (x-gateway-inference-fairness-id; the server "
+                 "must trust this machine: serve --gateway 127.0.0.0/8). The first sends ten times "
+                 "as much as each of the others")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1000));
   app.add_option("--seed", options.seed, "Draws the same requests again")->capture_default_str();
   app.add_option("--json", options.json, "Writes the figures to this file too");
   auto* open_loop = app.add_option("--rate", rate, "not built yet in this version");
-  auto* many = app.add_option("--tenants", tenants, "not built yet in this version");
   if (const auto code = ParseFlags(&app, argc, argv)) return *code;
   if (!open_loop->empty()) return Fail(kName, "--rate: not built yet in this version", 2);
-  if (!many->empty()) return Fail(kName, "--tenants: not built yet in this version", 2);
   for (const std::string& text : {options.prompt_tokens, options.output_tokens}) {
     const auto parsed = Distribution::Parse(text);
     if (!parsed.ok()) return Fail(kName, std::string(parsed.status().message()), 2);

@@ -32,11 +32,12 @@ struct Raw {
   double drain_seconds = 45;
   std::string log_level = "info";
   std::string log_format = "text";
-  std::array<std::string, 6> later;  // values of flags of later versions
+  std::vector<std::string> gateways;
+  std::array<std::string, 5> later;  // values of flags of later versions
 };
 
-constexpr std::array<std::string_view, 6> kLaterFlags = {"--http",     "--record",  "--gateway",
-                                                         "--tls-cert", "--tls-key", "--tls-ca"};
+constexpr std::array<std::string_view, 5> kLaterFlags = {"--http", "--record", "--tls-cert",
+                                                         "--tls-key", "--tls-ca"};
 
 void AddModelFlags(CLI::App* app, ServeOptions* options, Raw* raw) {
   app->add_option("--model", options->load.path, "The GGUF file")->required();
@@ -71,12 +72,14 @@ void AddServingFlags(CLI::App* app, ServeOptions* options, Raw* raw) {
       ->capture_default_str();
   app->add_option("--metrics", options->server.metrics, "HOST:PORT of /metrics, /livez and /readyz")
       ->capture_default_str();
-  app->add_option("--max-num-seqs", options->load.max_num_seqs, "Requests that run at once")
+  app->add_option("--max-num-seqs", options->load.max_num_seqs, "Sequences that run at once")
       ->capture_default_str();
   app->add_option("--max-num-batched-tokens", options->load.max_num_batched_tokens,
                   "Tokens computed in one step")
       ->capture_default_str();
-  app->add_option("--max-queue", options->scheduler.max_queue, "Requests that wait at most")
+  app->add_option("--max-queue", options->scheduler.max_queue,
+                  "Sequences that wait at most; a tenant with less than its share of a full queue "
+                  "takes a place of the one with the most")
       ->capture_default_str();
   app->add_option("--max-queue-tokens", options->scheduler.max_queue_tokens,
                   "Prompt tokens that wait at most; 0: 4 times the KV cache")
@@ -88,6 +91,12 @@ void AddServingFlags(CLI::App* app, ServeOptions* options, Raw* raw) {
   app->add_option("--drain-seconds", raw->drain_seconds,
                   "How long running requests may go on after SIGTERM")
       ->capture_default_str();
+  app->add_option(
+         "--gateway", raw->gateways,
+         "A network (10.0.0.0/8) of gateways, repeatable: only from there counts the header "
+         "x-gateway-inference-fairness-id, and a priority above 0")
+      ->delimiter(',')
+      ->allow_extra_args(false);
   app->add_option("--log-level", raw->log_level, "debug, info, warning or error")
       ->capture_default_str();
   app->add_option("--log-format", raw->log_format, "text or json")->capture_default_str();
@@ -187,6 +196,7 @@ absl::Status Resolve(const Raw& raw, ServeOptions* options) {
   MILLRACE_ASSIGN_OR_RETURN(options->drain, ParseTime("--drain-seconds", raw.drain_seconds, 1));
   MILLRACE_ASSIGN_OR_RETURN(options->log_level, ParseLogLevel(raw.log_level));
   MILLRACE_ASSIGN_OR_RETURN(options->log_format, ParseLogFormat(raw.log_format));
+  MILLRACE_ASSIGN_OR_RETURN(options->server.gateways, TrustedGateways::Parse(raw.gateways));
   options->scheduler.max_num_seqs = options->load.max_num_seqs;
   options->scheduler.max_num_batched_tokens = options->load.max_num_batched_tokens;
   return CheckRanges(*options);

@@ -1,13 +1,22 @@
 #include "scheduler/admission.h"
 
 #include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <string_view>
 
 #include "absl/strings/str_cat.h"
+#include "base/error_details.h"
 #include "base/status.h"
 #include "runtime/kv/block_table.h"
 
 namespace millrace {
 namespace {
+
+std::int64_t ToMilliseconds(Duration d) {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(d).count();
+}
 
 absl::Status CheckFits(const Request& request, const RunnerInfo& runner) {
   const std::int64_t prompt = static_cast<std::int64_t>(request.prompt_tokens.size());
@@ -26,30 +35,90 @@ absl::Status CheckFits(const Request& request, const RunnerInfo& runner) {
   return absl::OkStatus();
 }
 
+Duration Seconds(double seconds) {
+  // Far beyond any deadline, and far from the end of what nanoseconds can count.
+  constexpr double kForever = 1e6;
+  return std::chrono::duration_cast<Duration>(
+      std::chrono::duration<double>(std::min(seconds, kForever)));
+}
+
+absl::Status Shed(const std::string& message, std::string_view reason, Duration retry_after) {
+  // While nothing was measured.
+  constexpr Duration kSomeTime = std::chrono::seconds(1);
+  return WithRetry(absl::ResourceExhaustedError(message), reason,
+                   retry_after > Duration::zero() ? retry_after : kSomeTime);
+}
+
+std::int32_t FreePlaces(const LoadSnapshot& snapshot, const SchedulerOptions& options) {
+  // Free places count as room only while nobody waits: else it is memory that is short, not places.
+  return snapshot.waiting == 0 ? std::max(0, options.max_num_seqs - snapshot.running) : 0;
+}
+
+// How long until one of so many that wait for places has had its turn.
+Duration Turns(std::int32_t waiting, const LoadSnapshot& snapshot) {
+  return waiting <= 0 ? Duration::zero() : Seconds(waiting * snapshot.seconds_per_turn);
+}
+
+absl::Status CheckQueue(const Request& request, const LoadSnapshot& snapshot, const Unseen& unseen,
+                        const TenantQueue& tenant, const SchedulerOptions& options) {
+  const std::int32_t tenants = std::max(1, tenant.tenants);
+  const std::int32_t waiting = snapshot.waiting + unseen.sequences;
+  const std::int32_t room = options.max_queue + FreePlaces(snapshot, options);
+  // A tenant with less than its share of a full queue takes the place of one with more.
+  const bool has_share = tenants == 1 || tenant.own >= room / tenants;
+  if (waiting >= room && has_share) {
+    return Shed(absl::StrCat("the queue is full: ", waiting, " sequences wait, --max-queue is ",
+                             options.max_queue),
+                kQueueFull, Turns(1, snapshot));
+  }
+  const std::int64_t tokens = snapshot.waiting_prompt_tokens + unseen.prompt_tokens;
+  const auto prompt = static_cast<std::int64_t>(request.prompt_tokens.size());
+  const bool has_tokens =
+      tenants == 1 || tenant.own_prompt_tokens + prompt > options.max_queue_tokens / tenants;
+  if (tokens > 0 && tokens + prompt > options.max_queue_tokens && has_tokens) {
+    return Shed(
+        absl::StrCat("the queue is full: ", tokens, " prompt tokens wait, --max-queue-tokens is ",
+                     options.max_queue_tokens),
+        kQueueFull, Turns(1, snapshot));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckDeadline(const Request& request, const LoadSnapshot& snapshot,
+                           const Unseen& unseen, const SchedulerOptions& options) {
+  if (request.deadline == kNoDeadline) return absl::OkStatus();
+  const Duration first = PredictFirstToken(request, snapshot, unseen, options);
+  const Duration rest =
+      Seconds(request.stopping.min_new_tokens * snapshot.decode_seconds_per_token);
+  const Duration left = request.deadline - request.arrival;
+  if (first + rest <= left) return absl::OkStatus();
+  return Shed(absl::StrCat("the deadline is in ", ToMilliseconds(left),
+                           " ms; at the pace of now the first token takes ", ToMilliseconds(first),
+                           " ms and min_new_tokens ", ToMilliseconds(rest), " ms"),
+              kDeadlineUnreachable, first + rest - left);
+}
+
 }  // namespace
 
+Duration PredictFirstToken(const Request& request, const LoadSnapshot& snapshot,
+                           const Unseen& unseen, const SchedulerOptions& options) {
+  const auto own = static_cast<double>(request.prompt_tokens.size());
+  const double before = static_cast<double>(snapshot.prompt_backlog + unseen.prompt_tokens);
+  const Duration prompts = Seconds(before * snapshot.prefill_seconds_per_token);
+  const std::int32_t ahead = snapshot.waiting + unseen.sequences;
+  const Duration place = Turns(ahead + 1 - FreePlaces(snapshot, options), snapshot);
+  return std::max(prompts, place) + Seconds(own * snapshot.prefill_seconds_per_token);
+}
+
 absl::Status Admit(const Request& request, const LoadSnapshot& snapshot, const Unseen& unseen,
-                   const SchedulerOptions& options, const RunnerInfo& runner) {
+                   const TenantQueue& tenant, const SchedulerOptions& options,
+                   const RunnerInfo& runner) {
   MILLRACE_RETURN_IF_ERROR(CheckFits(request, runner));
   if (snapshot.failed)
     return absl::UnavailableError("the device has failed; the server is going down");
   if (!snapshot.accepting) return absl::UnavailableError("the server is draining");
-  const std::int32_t waiting = snapshot.waiting + unseen.requests;
-  // Free places count as room only while nobody waits: else it is memory that is short, not places.
-  const std::int32_t places =
-      snapshot.waiting == 0 ? std::max(0, options.max_num_seqs - snapshot.running) : 0;
-  if (waiting >= options.max_queue + places) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "the queue is full: ", waiting, " requests wait, --max-queue is ", options.max_queue));
-  }
-  const std::int64_t tokens = snapshot.waiting_prompt_tokens + unseen.prompt_tokens;
-  const auto prompt = static_cast<std::int64_t>(request.prompt_tokens.size());
-  if (tokens > 0 && tokens + prompt > options.max_queue_tokens) {
-    return absl::ResourceExhaustedError(absl::StrCat("the queue is full: ", tokens,
-                                                     " prompt tokens wait, --max-queue-tokens is ",
-                                                     options.max_queue_tokens));
-  }
-  return absl::OkStatus();
+  MILLRACE_RETURN_IF_ERROR(CheckQueue(request, snapshot, unseen, tenant, options));
+  return CheckDeadline(request, snapshot, unseen, options);
 }
 
 }  // namespace millrace

@@ -1,6 +1,7 @@
 #include "scheduler/cost_model.h"
 
 #include <algorithm>
+#include <chrono>
 
 namespace millrace {
 namespace {
@@ -22,11 +23,24 @@ void CostModel::Observe(std::int32_t prefill_tokens, std::int32_t decode_tokens,
     Blend(seconds, &decode_seconds_);
     return;
   }
+  paced_seconds_ = (1 - kNewest) * paced_seconds_ + seconds;
+  paced_tokens_ = (1 - kNewest) * paced_tokens_ + prefill_tokens;
   // What the streams would have cost by themselves belongs to them; a small chunk says little about
   // a token.
   const double decode = decode_tokens > 0 ? decode_seconds_ : 0;
   if (prefill_tokens < kMinChunk && prefill_token_seconds_ != 0) return;
   Blend(std::max(0.0, seconds - decode) / prefill_tokens, &prefill_token_seconds_);
+}
+
+void CostModel::ObserveTurns(std::int32_t admitted, Duration waited) {
+  turn_seconds_ = (1 - kNewest) * turn_seconds_ + ToSeconds(waited);
+  turns_ = (1 - kNewest) * turns_ + admitted;
+}
+
+Duration CostModel::Predict(std::int64_t prefill_tokens, std::int64_t decode_tokens) const {
+  const double seconds = static_cast<double>(prefill_tokens) * prefill_token_seconds_ +
+                         static_cast<double>(decode_tokens) * decode_seconds_;
+  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
 }
 
 std::int32_t CostModel::PrefillBudget(std::int32_t decode_tokens, Duration target,

@@ -18,6 +18,20 @@ class CostModel {
   // at least kMinChunk, so that prompts always get on.
   std::int32_t PrefillBudget(std::int32_t decode_tokens, Duration target, std::int32_t limit) const;
 
+  // So many sequences were admitted in the `waited` since others were, while sequences waited.
+  void ObserveTurns(std::int32_t admitted, Duration waited);
+
+  // How long `prefill_tokens` of prompts and then `decode_tokens` steps take, one after the other,
+  // if steps do nothing else; zero while nothing is known, so that nobody is judged by a guess.
+  Duration Predict(std::int64_t prefill_tokens, std::int64_t decode_tokens) const;
+
+  // Seconds of a step for every prompt token in it, all that the step does included: how fast
+  // prompts really get on. 0: not known.
+  double prefill_pace() const { return paced_tokens_ == 0 ? 0 : paced_seconds_ / paced_tokens_; }
+  double decode_seconds() const { return decode_seconds_; }
+  // Between two admissions while sequences wait. 0: not known.
+  double seconds_per_turn() const { return turns_ == 0 ? 0 : turn_seconds_ / turns_; }
+
   // Less would spend most of a step on reading weights for few rows; one block of 16 rows fills the
   // kernels' tile.
   static constexpr std::int32_t kMinChunk = 16;
@@ -25,6 +39,11 @@ class CostModel {
  private:
   double decode_seconds_ = 0;         // of a step without prompt tokens; 0: not known
   double prefill_token_seconds_ = 0;  // 0: not known
+  // Of steps with prompt tokens; old ones fade.
+  double paced_seconds_ = 0;
+  double paced_tokens_ = 0;
+  double turn_seconds_ = 0;
+  double turns_ = 0;
 };
 
 }  // namespace millrace

@@ -2,6 +2,8 @@
 
 #include <atomic>
 #include <deque>
+#include <map>
+#include <string>
 #include <thread>
 #include <utility>
 #include <variant>
@@ -48,6 +50,35 @@ class RateMeter {
   std::int64_t total_ = 0;
 };
 
+// What was accepted and is not in what the scheduler published, in all and by tenant.
+class Unpublished {
+ public:
+  void Add(const Request& request, int sign = 1) {
+    Add(request.tenant, {static_cast<std::int32_t>(request.num_sequences) * sign,
+                         static_cast<std::int64_t>(request.prompt_tokens.size()) * sign});
+  }
+  void Subtract(const Unpublished& other) {
+    for (const auto& [tenant, unseen] : other.by_tenant_) {
+      Add(tenant, {-unseen.sequences, -unseen.prompt_tokens});
+    }
+  }
+  const Unseen& all() const { return all_; }
+  const std::map<std::string, Unseen>& by_tenant() const { return by_tenant_; }
+
+ private:
+  void Add(const std::string& tenant, const Unseen& more) {
+    Unseen& own = by_tenant_[tenant];
+    for (Unseen* sum : {&all_, &own}) {
+      sum->sequences += more.sequences;
+      sum->prompt_tokens += more.prompt_tokens;
+    }
+    if (own.sequences == 0) by_tenant_.erase(tenant);
+  }
+
+  Unseen all_;
+  std::map<std::string, Unseen> by_tenant_;
+};
+
 class ThreadedEngine final : public Engine {
  public:
   ThreadedEngine(const SchedulerOptions& options, ModelRunner* runner,
@@ -76,18 +107,18 @@ class ThreadedEngine final : public Engine {
   }
 
   absl::Status Submit(Request request) override {
-    const auto prompt = static_cast<std::int64_t>(request.prompt_tokens.size());
+    Unpublished one;
+    one.Add(request);
     {
       // Judged and counted under one lock, so that two callers cannot both take the last place.
       MutexLock lock(&mutex_);
-      MILLRACE_RETURN_IF_ERROR(Admit(request, published_, unseen_, options_, runner_->info()));
-      ++unseen_.requests;
-      unseen_.prompt_tokens += prompt;
+      MILLRACE_RETURN_IF_ERROR(Admit(request, published_, unseen_.all(), QueueOf(request.tenant),
+                                     options_, runner_->info()));
+      unseen_.Add(request);
     }
     if (submissions_.Submit(std::move(request))) return absl::OkStatus();
     MutexLock lock(&mutex_);
-    --unseen_.requests;
-    unseen_.prompt_tokens -= prompt;
+    unseen_.Subtract(one);
     return absl::UnavailableError("the server is draining");
   }
 
@@ -100,8 +131,8 @@ class ThreadedEngine final : public Engine {
     MutexLock lock(&mutex_);
     LoadSnapshot load = published_;
     // What was accepted while a step runs waits too.
-    load.waiting += unseen_.requests;
-    load.waiting_prompt_tokens += unseen_.prompt_tokens;
+    load.waiting += unseen_.all().sequences;
+    load.waiting_prompt_tokens += unseen_.all().prompt_tokens;
     return load;
   }
 
@@ -124,6 +155,27 @@ class ThreadedEngine final : public Engine {
     TimePoint launched;
     Duration schedule_duration;
   };
+
+  TenantQueue QueueOf(const std::string& tenant) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    TenantQueue queue;
+    queue.tenants = 1;  // itself
+    for (const auto& [name, waiting] : waiting_by_tenant_) {
+      if (name != tenant) ++queue.tenants;
+    }
+    for (const auto& [name, unseen] : unseen_.by_tenant()) {
+      if (name != tenant && !waiting_by_tenant_.contains(name)) ++queue.tenants;
+    }
+    if (const auto found = waiting_by_tenant_.find(tenant); found != waiting_by_tenant_.end()) {
+      queue.own += found->second.sequences;
+      queue.own_prompt_tokens += found->second.prompt_tokens;
+    }
+    const auto& unseen = unseen_.by_tenant();
+    if (const auto found = unseen.find(tenant); found != unseen.end()) {
+      queue.own += found->second.sequences;
+      queue.own_prompt_tokens += found->second.prompt_tokens;
+    }
+    return queue;
+  }
 
   void Loop() {
     while (!Done()) {
@@ -155,9 +207,8 @@ class ThreadedEngine final : public Engine {
     const TimePoint now = clock_->Now();
     for (Submission& submission : batch.submissions) {
       if (auto* submit = std::get_if<SubmitRequest>(&submission)) {
-        ++seen_.requests;
-        seen_.prompt_tokens += static_cast<std::int64_t>(submit->request.prompt_tokens.size());
-        scheduler_.Submit(std::move(submit->request));
+        seen_.Add(submit->request);
+        scheduler_.Submit(std::move(submit->request), now);
       } else if (const auto* cancel = std::get_if<CancelRequest>(&submission)) {
         scheduler_.Cancel(cancel->id, now);
       } else {
@@ -254,12 +305,17 @@ class ThreadedEngine final : public Engine {
     const TimePoint now = clock_->Now();
     {
       MutexLock lock(&mutex_);
-      unseen_.requests -= seen_.requests;
-      unseen_.prompt_tokens -= seen_.prompt_tokens;
+      unseen_.Subtract(seen_);
       seen_ = {};
+      waiting_by_tenant_ = scheduler_.shares().waiting();
       published_.running = scheduler_.num_running();
       published_.waiting = scheduler_.num_waiting();
       published_.waiting_prompt_tokens = scheduler_.waiting_prompt_tokens();
+      published_.prompt_backlog = scheduler_.prompt_backlog();
+      const CostModel& cost = scheduler_.cost();
+      published_.prefill_seconds_per_token = cost.prefill_pace();
+      published_.decode_seconds_per_token = cost.decode_seconds();
+      published_.seconds_per_turn = cost.seconds_per_turn();
       published_.kv_blocks_used = scheduler_.kv().num_blocks() - scheduler_.kv().num_free();
       published_.kv_blocks_cached = scheduler_.kv().num_cached();
       published_.tokens_per_second = rate_.PerSecond(now);
@@ -279,12 +335,13 @@ class ThreadedEngine final : public Engine {
 
   mutable Mutex mutex_;
   LoadSnapshot published_ ABSL_GUARDED_BY(mutex_);
-  Unseen unseen_ ABSL_GUARDED_BY(mutex_);
+  Unpublished unseen_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, FairShare::Waiting> waiting_by_tenant_ ABSL_GUARDED_BY(mutex_);
 
   // Engine thread only.
   Scheduler scheduler_;
   std::deque<InFlight> in_flight_;
-  Unseen seen_;  // received since the last publication
+  Unpublished seen_;  // received since the last publication
   RateMeter rate_;
   TimePoint last_step_{};
   bool closed_ = false;

@@ -25,7 +25,7 @@ namespace millrace {
 struct SchedulerOptions {
   std::int32_t max_num_seqs = 64;
   std::int32_t max_num_batched_tokens = 512;
-  std::int32_t max_queue = 256;              // waiting requests
+  std::int32_t max_queue = 256;              // waiting sequences
   std::int64_t max_queue_tokens = 0;         // prompt tokens waiting; 0: 4 x the KV cache
   Duration itl_target{};                     // prefill chunks are sized so that a step stays below
   std::int32_t output_window_tokens = 1024;  // generated and not delivered before a sequence pauses
@@ -34,13 +34,18 @@ struct SchedulerOptions {
 
 // The state after the last Commit; what admission and health look at. A value.
 struct LoadSnapshot {
-  std::int32_t running = 0;
-  std::int32_t waiting = 0;
+  std::int32_t running = 0;  // sequences
+  std::int32_t waiting = 0;  // sequences
   std::int64_t waiting_prompt_tokens = 0;
   std::int64_t kv_blocks_total = 0;
   std::int64_t kv_blocks_used = 0;    // referenced by a sequence, or deferred
   std::int64_t kv_blocks_cached = 0;  // held by the prefix cache alone
   double tokens_per_second = 0;       // generated, over the last seconds
+  // What was measured; 0: nothing yet.
+  double prefill_seconds_per_token = 0;  // as prompts get on beside the streams of now
+  double decode_seconds_per_token = 0;   // of a stream
+  double seconds_per_turn = 0;           // between two admissions while sequences wait
+  std::int64_t prompt_backlog = 0;       // prompt tokens to be computed for who waits or runs
   Duration oldest_wait{};
   TimePoint last_step{};  // end of the newest step; the epoch if none ran
   bool accepting = true;
@@ -57,9 +62,9 @@ class Engine {
   virtual void Start() = 0;
 
   // Admits `request` against the published snapshot, in microseconds whatever a step takes:
-  // RESOURCE_EXHAUSTED when the queue is full, INVALID_ARGUMENT when it can never fit the cache,
-  // UNAVAILABLE while draining or after a device fault. After OK exactly one terminal event
-  // follows.
+  // RESOURCE_EXHAUSTED when the queue is full or the deadline cannot be met (base/error_details.h
+  // says when to come again), INVALID_ARGUMENT when it can never fit the cache, UNAVAILABLE while
+  // draining or after a device fault. After OK exactly one terminal event follows.
   virtual absl::Status Submit(Request request) = 0;
   // Never refused. The blocks come back within two steps.
   virtual void Cancel(RequestId id) = 0;

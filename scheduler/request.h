@@ -15,6 +15,9 @@
 
 namespace millrace {
 
+// The most urgent; -kMaxPriority is the least.
+inline constexpr std::int32_t kMaxPriority = 10;
+
 struct StoppingParams {
   std::uint32_t max_new_tokens = 0;  // resolved by the service: at most what the context leaves
   std::uint32_t min_new_tokens = 0;
@@ -29,8 +32,11 @@ struct Request {
   SamplingParams sampling;
   StoppingParams stopping;
   bool skip_special_tokens = true;
-  std::string cache_salt;            // prefixes are shared only with requests of the same salt
+  std::string cache_salt;            // prefixes are shared with requests of the same one and tenant
   bool bypass_prefix_cache = false;  // neither finds a prefix nor leaves one
+  std::uint32_t num_sequences = 1;   // answers, each with a random stream of its own
+  std::int32_t priority = 0;         // higher is more urgent
+  std::string tenant;                // whose share it is served from; "": everybody's without one
   TimePoint arrival{};
   TimePoint deadline = kNoDeadline;
 };

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/error_details.h"
 
 namespace millrace {
 namespace {
@@ -14,21 +15,19 @@ namespace {
 // (docs/reliability.md).
 constexpr std::uint32_t kMaxPreemptions = 8;
 
-bool Contains(const std::vector<std::uint32_t>& ids, std::uint32_t id) {
-  return std::find(ids.begin(), ids.end(), id) != ids.end();
+// Prefixes are shared under the same tenant and salt. A request that passes the cache by shares
+// with its own sequences alone. Different requests of different kinds never have the same: the
+// length of the tenant's name says where the caller's salt begins.
+std::string SaltOf(const Request& request) {
+  if (request.bypass_prefix_cache) return absl::StrCat("alone:", request.id.value());
+  return absl::StrCat(request.tenant.size(), ":", request.tenant, request.cache_salt);
 }
 
-// Penalties look at each distinct token once, the prompt's included.
-void CountSeen(std::uint32_t token, bool output, std::vector<SeenToken>* seen) {
-  const auto at = std::lower_bound(seen->begin(), seen->end(), token,
-                                   [](const SeenToken& s, std::uint32_t t) { return s.token < t; });
-  const std::uint32_t more = output ? 1 : 0;
-  if (at != seen->end() && at->token == token) {
-    at->output_count += more;
-  } else {
-    seen->insert(at, {token, more});
-  }
-}
+// A request that does not fit may be passed by other tenants' so long after its arrival, and then
+// by nobody: room is used meanwhile, and whoever needs much of it gets it.
+constexpr Duration kMayBePassed = std::chrono::seconds(30);
+// Each one passed costs a look at the queue.
+constexpr std::size_t kMostPassed = 4;
 
 }  // namespace
 
@@ -37,46 +36,74 @@ Scheduler::Scheduler(const SchedulerOptions& options, const RunnerInfo& runner,
     : options_(options),
       runner_(runner),
       token_bytes_(std::move(token_bytes)),
+      places_(std::min(options.max_num_seqs, runner.max_step_seqs)),
       kv_(runner.num_kv_blocks, runner.block_size) {}
 
 Scheduler::~Scheduler() = default;
 
-void Scheduler::Submit(Request request) {
-  auto sequence = std::make_unique<Sequence>();
-  sequence->tokens = request.prompt_tokens;
-  sequence->prompt_len = static_cast<std::int32_t>(request.prompt_tokens.size());
-  if (request.sampling.sampler.has_penalties()) {
-    for (const std::uint32_t token : request.prompt_tokens)
-      CountSeen(token, false, &sequence->seen);
-  }
+void Scheduler::Submit(Request request, TimePoint now) {
   const RequestId id = request.id;
-  sequence->request = std::move(request);
-  waiting_prompt_tokens_ += sequence->prompt_len;
-  waiting_.push_back(sequence.get());
-  const bool added = sequences_.emplace(id, std::move(sequence)).second;
+  auto group = std::make_unique<RequestGroup>();
+  group->tenant = shares_.Join(request.tenant);
+  group->salt = SaltOf(request);
+  group->request = std::move(request);
+  for (std::uint32_t index = 0; index < group->request.num_sequences; ++index) {
+    group->sequences.push_back(std::make_unique<Sequence>(group.get(), index));
+    waiting_.Push(group->sequences.back().get());
+  }
+  const bool added = groups_.emplace(id, std::move(group)).second;
   MILLRACE_CHECK(added, "request ids are unique");
+  ShedSurplus(now);
 }
 
-Sequence* Scheduler::Find(RequestId id) {
-  const auto found = sequences_.find(id);
-  return found == sequences_.end() ? nullptr : found->second.get();
+// Admission keeps the queue within its limits but for tenants that have less than their share of
+// it.
+void Scheduler::ShedSurplus(TimePoint now) {
+  using Limit = WaitQueue::Limit;
+  while (shares_.num_waiting() > 1) {
+    const std::int32_t places = std::max(0, places_ - CountUnpaused());
+    const bool many = waiting_.size() > options_.max_queue + places;
+    if (!many && waiting_.prompt_tokens() <= options_.max_queue_tokens) return;
+    Sequence* const surplus =
+        waiting_.Surplus(now, many ? Limit::kSequences : Limit::kPromptTokens);
+    if (surplus == nullptr) return;
+    Fail(surplus->group,
+         WithRetry(absl::ResourceExhaustedError("the queue is full, and others have less of it"),
+                   kQueueFull, std::chrono::seconds(1)),
+         now);
+  }
+}
+
+RequestGroup* Scheduler::Find(RequestId id) {
+  const auto found = groups_.find(id);
+  return found == groups_.end() ? nullptr : found->second.get();
+}
+
+Sequence* Scheduler::Find(RequestId id, std::uint32_t index) {
+  const RequestGroup* const group = Find(id);
+  if (group == nullptr) return nullptr;
+  for (const auto& sequence : group->sequences) {
+    if (sequence->index == index) return sequence.get();
+  }
+  return nullptr;
 }
 
 void Scheduler::Cancel(RequestId id, TimePoint now) {
-  Sequence* sequence = Find(id);
-  if (sequence == nullptr) return;
-  Emit(*sequence, now, CancelledEvent{UsageOf(*sequence, now)});
-  Remove(sequence);
+  RequestGroup* const group = Find(id);
+  if (group == nullptr) return;
+  Emit(*group, now, CancelledEvent{group->UsageAt(now)});
+  Remove(group);
 }
 
 void Scheduler::Credit(RequestId id, std::uint64_t tokens_delivered) {
-  Sequence* sequence = Find(id);
-  if (sequence != nullptr) sequence->delivered = std::max(sequence->delivered, tokens_delivered);
+  RequestGroup* const group = Find(id);
+  if (group != nullptr) group->delivered = std::max(group->delivered, tokens_delivered);
 }
 
 StepPlan Scheduler::Schedule(TimePoint now) {
   Expire(now);
   PauseOrResume(now);
+  EndDoomed(now);
   Pass pass;
   pass.now = now;
   pass.tokens_left = std::min(options_.max_num_batched_tokens, runner_.max_step_tokens);
@@ -85,6 +112,7 @@ StepPlan Scheduler::Schedule(TimePoint now) {
   pass.plan.batch.block_table_start = {0};
   ScheduleRunning(&pass);
   ScheduleWaiting(&pass);
+  ObserveTurns(pass);
   // A pass may preempt and yet plan nothing, while a step is in flight: the next plan tells.
   if (!pass.plan.empty()) {
     pass.plan.preemptions = std::exchange(unreported_preemptions_, 0);
@@ -93,48 +121,80 @@ StepPlan Scheduler::Schedule(TimePoint now) {
   return std::move(pass.plan);
 }
 
-void Scheduler::Expire(TimePoint now) {
-  std::vector<Sequence*> late;
-  for (const auto& [id, sequence] : sequences_) {
-    if (sequence->request.deadline <= now) late.push_back(sequence.get());
+void Scheduler::ObserveTurns(const Pass& pass) {
+  const bool waited = turns_since_ != TimePoint{};
+  if (waited && pass.admitted > 0) cost_.ObserveTurns(pass.admitted, pass.now - turns_since_);
+  if (waiting_.empty()) {
+    turns_since_ = TimePoint{};
+  } else if (!waited || pass.admitted > 0) {
+    turns_since_ = pass.now;
   }
-  for (Sequence* sequence : late) {
-    Fail(sequence, absl::DeadlineExceededError("the request's deadline passed"), now);
+}
+
+void Scheduler::Expire(TimePoint now) {
+  std::vector<RequestGroup*> late;
+  for (const auto& [id, group] : groups_) {
+    if (group->request.deadline <= now) late.push_back(group.get());
+  }
+  for (RequestGroup* group : late) {
+    Fail(group, absl::DeadlineExceededError("the request's deadline passed"), now);
   }
 }
 
 void Scheduler::PauseOrResume(TimePoint now) {
-  std::vector<Sequence*> stuck;
-  for (const auto& [id, sequence] : sequences_) {
-    const auto ahead = static_cast<std::int64_t>(sequence->generated()) -
-                       static_cast<std::int64_t>(sequence->delivered);
+  std::vector<RequestGroup*> stuck;
+  for (const auto& [id, group] : groups_) {
+    const auto ahead =
+        static_cast<std::int64_t>(group->generated) - static_cast<std::int64_t>(group->delivered);
     const bool behind = ahead >= options_.output_window_tokens;
     if (!behind) {
-      sequence->behind_since = TimePoint{};
-    } else if (!sequence->behind()) {
-      sequence->behind_since = now;
-    } else if (now - sequence->behind_since >= options_.max_pause) {
-      stuck.push_back(sequence.get());
+      group->behind_since = TimePoint{};
+    } else if (!group->behind()) {
+      group->behind_since = now;
+    } else if (now - group->behind_since >= options_.max_pause) {
+      stuck.push_back(group.get());
     }
   }
   for (Sequence* sequence : running_) {
-    sequence->state = sequence->behind() ? SequenceState::kPaused : SequenceState::kRunning;
+    sequence->state = sequence->group->behind() ? SequenceState::kPaused : SequenceState::kRunning;
   }
-  for (Sequence* sequence : stuck) {
-    Fail(sequence, absl::AbortedError("the client reads too slowly"), now);
+  for (RequestGroup* group : stuck) {
+    Fail(group, absl::AbortedError("the client reads too slowly"), now);
   }
 }
 
+// Even if it had every step to itself, its first token, and what it must generate after it, came
+// too late.
+bool Scheduler::Doomed(const Sequence& s, TimePoint now) const {
+  const Request& request = s.request();
+  const bool first_token = s.generates() || s.group->generated > 0;
+  if (request.deadline == kNoDeadline || first_token) return false;
+  return now + cost_.Predict(s.prompt_len - s.scheduled, request.stopping.min_new_tokens) >
+         request.deadline;
+}
+
+void Scheduler::EndDoomed(TimePoint now) {
+  std::vector<RequestGroup*> doomed;
+  for (const Sequence* sequence : running_) {
+    if (Doomed(*sequence, now)) doomed.push_back(sequence->group);
+  }
+  for (RequestGroup* group : doomed) FailDoomed(group, now);
+}
+
+void Scheduler::FailDoomed(RequestGroup* group, TimePoint now) {
+  Fail(group, absl::DeadlineExceededError("its first token would come after its deadline"), now);
+}
+
 std::int32_t Scheduler::CountDecodes() const {
-  return static_cast<std::int32_t>(std::count_if(
-      running_.begin(), running_.end(),
-      [this](const Sequence* s) { return s->generated() + s->pending > 0 && CanAdvance(*s); }));
+  return static_cast<std::int32_t>(
+      std::count_if(running_.begin(), running_.end(),
+                    [this](const Sequence* s) { return s->generates() && CanAdvance(*s); }));
 }
 
 // A token in flight can be the input of the next step, but not of what looks at its value before.
 bool Scheduler::CanAdvance(const Sequence& s) const {
   if (s.state != SequenceState::kRunning || s.scheduled >= s.length()) return false;
-  const bool needs_value = s.request.sampling.sampler.has_penalties();
+  const bool needs_value = s.request().sampling.sampler.has_penalties();
   if (s.pending > 0 && (needs_value || s.pending >= runner_.max_in_flight)) return false;
   // Once all is sampled, or all of the prompt is computed where nothing is to be sampled, there is
   // no more to do.
@@ -144,26 +204,25 @@ bool Scheduler::CanAdvance(const Sequence& s) const {
 void Scheduler::ScheduleRunning(Pass* pass) {
   // Those that generate come first: what they wait for is one token each. Ids, for a preemption
   // shortens the list.
-  std::vector<RequestId> order;
+  std::vector<std::pair<RequestId, std::uint32_t>> order;
   for (const bool generating : {true, false}) {
     for (const Sequence* s : running_) {
-      if ((s->generated() + s->pending > 0) == generating) order.push_back(s->request.id);
+      if (s->generates() == generating) order.emplace_back(s->request().id, s->index);
     }
   }
-  for (const RequestId id : order) {
-    Sequence* sequence = Find(id);
+  for (const auto& [id, index] : order) {
+    Sequence* sequence = Find(id, index);
     if (sequence != nullptr && CanAdvance(*sequence)) ScheduleSequence(sequence, pass);
   }
 }
 
 bool Scheduler::ScheduleSequence(Sequence* sequence, Pass* pass) {
-  const bool in_plan = static_cast<std::int32_t>(pass->plan.sequences.size()) >=
-                       std::min(options_.max_num_seqs, runner_.max_step_seqs);
+  const bool in_plan = static_cast<std::int32_t>(pass->plan.sequences.size()) >= places_;
   if (in_plan || pass->tokens_left == 0) return false;
   const std::int32_t wanted = sequence->length() - sequence->scheduled;
   // The last position of a sequence that generates is a decode; all before it is a prompt, new or
   // recomputed.
-  const std::int32_t room = wanted == 1 && sequence->generated() + sequence->pending > 0
+  const std::int32_t room = wanted == 1 && sequence->generates()
                                 ? pass->tokens_left
                                 : std::min(pass->tokens_left, pass->prefill_left);
   const std::int32_t num_tokens = std::min(wanted, room);
@@ -179,8 +238,9 @@ bool Scheduler::ReserveOrPreempt(Sequence* sequence, std::int64_t positions, Pas
     if (kv_.num_deferred() > 0) return false;
     // Never one that this very step computes: its blocks are in the plan.
     const auto planned = [pass](const Sequence* s) {
-      return std::any_of(pass->plan.sequences.begin(), pass->plan.sequences.end(),
-                         [s](const PlannedSequence& p) { return p.id == s->request.id; });
+      return std::any_of(
+          pass->plan.sequences.begin(), pass->plan.sequences.end(),
+          [s](const PlannedSequence& p) { return p.id == s->request().id && p.index == s->index; });
     };
     // One whose reader is behind first: it does nothing with its blocks.
     auto victim = std::find_if(running_.rbegin(), running_.rend(), [&](const Sequence* s) {
@@ -208,11 +268,11 @@ void Scheduler::Preempt(Sequence* victim, Pass* pass) {
   victim->scheduled = 0;
   victim->computed = 0;
   ++victim->preemptions;
+  ++victim->group->preemptions;
   ++unreported_preemptions_;
   pass->preempted = true;
   running_.erase(std::find(running_.begin(), running_.end(), victim));
-  waiting_.push_front(victim);
-  waiting_prompt_tokens_ += victim->prompt_len;
+  waiting_.Push(victim);
 }
 
 // One whose reader is behind takes no place from those that could run.
@@ -223,27 +283,45 @@ std::int32_t Scheduler::CountUnpaused() const {
 }
 
 void Scheduler::ScheduleWaiting(Pass* pass) {
+  std::vector<TenantId> passed;  // their first does not fit
+  // One whose reader is behind waits for that, not for a place.
+  const auto may_go = [&passed](const Sequence& s) {
+    return !s.group->behind() && s.ready() &&
+           std::find(passed.begin(), passed.end(), s.group->tenant) == passed.end();
+  };
   // A step that had to preempt has no room for others.
   while (!pass->preempted) {
-    // One whose reader is behind waits for that, not for a place.
-    const auto at = std::find_if(waiting_.begin(), waiting_.end(),
-                                 [](const Sequence* s) { return !s->behind(); });
-    if (at == waiting_.end()) return;
-    Sequence* const next = *at;
-    if (CountUnpaused() >= options_.max_num_seqs || pass->tokens_left == 0 ||
-        pass->prefill_left == 0) {
+    Sequence* const next = waiting_.First(pass->now, may_go);
+    if (next == nullptr) return;
+    if (CountUnpaused() >= places_ || pass->tokens_left == 0 || pass->prefill_left == 0) {
       return;
     }
     if (next->pending > 0) return;  // its last token is still in flight
-    if (!ReserveForAdmission(next, pass)) return;
-    waiting_.erase(std::find(waiting_.begin(), waiting_.end(), next));
-    waiting_prompt_tokens_ -= next->prompt_len;
-    next->state = SequenceState::kRunning;
-    next->admission = ++admissions_;
-    next->generated_at_admission = next->generated();
-    running_.push_back(next);
+    if (!ReserveForAdmission(next, pass)) {
+      // Blocks on their way back are waited for.
+      if (kv_.num_deferred() > 0 || next->preempted() || passed.size() >= kMostPassed ||
+          pass->now - next->request().arrival >= kMayBePassed) {
+        return;
+      }
+      passed.push_back(next->group->tenant);
+      continue;
+    }
+    if (Doomed(*next, pass->now)) {
+      FailDoomed(next->group, pass->now);
+      continue;
+    }
+    Admit(next);
+    ++pass->admitted;
     if (!ScheduleSequence(next, pass)) return;
   }
+}
+
+void Scheduler::Admit(Sequence* sequence) {
+  waiting_.Remove(sequence);
+  sequence->state = SequenceState::kRunning;
+  sequence->admission = ++admissions_;
+  sequence->generated_at_admission = sequence->generated();
+  running_.push_back(sequence);
 }
 
 bool Scheduler::ReserveAllKnown(Sequence* sequence) {
@@ -251,12 +329,13 @@ bool Scheduler::ReserveAllKnown(Sequence* sequence) {
       sequence->preemptions < kMaxPreemptions
           ? sequence->length()
           : std::int64_t{sequence->length()} + std::max<std::int64_t>(0, sequence->to_generate());
-  if (sequence->request.bypass_prefix_cache) return kv_.Reserve(positions, &sequence->blocks);
-  const auto found = kv_.ReserveWithPrefix(sequence->tokens, positions,
-                                           sequence->request.cache_salt, &sequence->blocks);
+  const Request& request = sequence->request();
+  if (!UsesCache(request)) return kv_.Reserve(positions, &sequence->blocks);
+  const auto found =
+      kv_.ReserveWithPrefix(sequence->tokens, positions, sequence->group->salt, &sequence->blocks);
   if (!found) return false;
   sequence->scheduled = sequence->computed = *found;
-  if (sequence->admission == 0) sequence->cached = *found;
+  if (sequence->admission == 0 && sequence->index == 0) sequence->group->cached = *found;
   return true;
 }
 
@@ -272,24 +351,6 @@ bool Scheduler::ReserveForAdmission(Sequence* sequence, Pass* pass) {
     Preempt(*paused, pass);
   }
   return true;
-}
-
-RowSampling Scheduler::MakeSampling(const Sequence& s) const {
-  const SamplingParams& params = s.request.sampling;
-  const StoppingParams& stopping = s.request.stopping;
-  RowSampling row;
-  row.params = params.sampler;
-  row.position = static_cast<std::uint32_t>(s.generated() + s.pending);
-  row.num_logprobs = params.num_logprobs;
-  row.seen = s.seen;
-  row.logit_bias = params.logit_bias;
-  row.allowed = params.allowed_token_ids;
-  if (row.position < stopping.min_new_tokens) {
-    row.banned = stopping.end_token_ids;
-    row.banned.insert(row.banned.end(), stopping.stop_token_ids.begin(),
-                      stopping.stop_token_ids.end());
-  }
-  return row;
 }
 
 void Scheduler::AddToBatch(Sequence* s, std::int32_t num_tokens, Pass* pass) {
@@ -312,18 +373,20 @@ void Scheduler::AddToBatch(Sequence* s, std::int32_t num_tokens, Pass* pass) {
   }
   batch.block_table_start.push_back(static_cast<std::int32_t>(batch.block_table.size()));
 
-  PlannedSequence planned{s->request.id, num_tokens, -1, s->admission};
-  const bool decode = num_tokens == 1 && s->generated() + s->pending > 0;
-  if (s->first_scheduled == TimePoint{}) s->first_scheduled = pass->now;
+  RequestGroup& group = *s->group;
+  PlannedSequence planned{group.request.id, s->index, num_tokens, -1, s->admission};
+  const bool decode = num_tokens == 1 && s->generates();
+  if (group.first_scheduled == TimePoint{}) group.first_scheduled = pass->now;
   const std::int32_t again = std::clamp(s->high_water - s->scheduled, 0, num_tokens);
   pass->plan.recomputed_tokens += again;
+  shares_.Charge(group.tenant, num_tokens - again);
   (decode ? pass->plan.decode_tokens : pass->plan.prefill_tokens) += num_tokens;
   pass->tokens_left -= num_tokens;
   if (!decode) pass->prefill_left -= num_tokens;
   if (end == s->length() && s->to_generate() > 0) {
     planned.logit_row = static_cast<std::int32_t>(batch.logit_rows.size());
     batch.logit_rows.push_back(batch.num_tokens() - 1);
-    batch.sampling.push_back(MakeSampling(*s));
+    batch.sampling.push_back(s->MakeSampling());
     s->pending_row = planned.logit_row;
     ++s->pending;
   }
@@ -335,7 +398,7 @@ void Scheduler::AddToBatch(Sequence* s, std::int32_t num_tokens, Pass* pass) {
 void Scheduler::Launched(const StepPlan& plan, StepTicket ticket) {
   kv_.StepLaunched();
   for (const PlannedSequence& planned : plan.sequences) {
-    Sequence* sequence = Find(planned.id);
+    Sequence* sequence = Find(planned.id, planned.index);
     if (sequence != nullptr && planned.logit_row >= 0) sequence->pending_ticket = ticket;
   }
 }
@@ -346,7 +409,7 @@ void Scheduler::Commit(const StepPlan& plan, const ForwardResult& result, Durati
   cost_.Observe(plan.prefill_tokens, plan.decode_tokens, duration);
   for (const PlannedSequence& planned : plan.sequences) {
     // One that has ended meanwhile wants no more tokens.
-    Sequence* sequence = Find(planned.id);
+    Sequence* sequence = Find(planned.id, planned.index);
     if (sequence == nullptr) continue;
     const bool finite =
         planned.logit_row < 0 || result.sampled[static_cast<std::size_t>(planned.logit_row)].finite;
@@ -358,7 +421,7 @@ void Scheduler::Commit(const StepPlan& plan, const ForwardResult& result, Durati
     if (planned.logit_row >= 0) {
       --sequence->pending;
       AppendToken(sequence, result.sampled[static_cast<std::size_t>(planned.logit_row)], now);
-    } else if (sequence->request.stopping.max_new_tokens == 0 &&
+    } else if (sequence->request().stopping.max_new_tokens == 0 &&
                sequence->scheduled >= sequence->prompt_len) {
       FinishPrefillOnly(sequence, now);
     }
@@ -369,118 +432,82 @@ void Scheduler::Commit(const StepPlan& plan, const ForwardResult& result, Durati
 void Scheduler::Remember(Sequence* s, const PlannedSequence& planned) {
   if (s->state == SequenceState::kPreempted || s->admission != planned.admission) return;
   s->computed += planned.num_tokens;
-  if (s->request.bypass_prefix_cache) return;
-  kv_.Remember(s->tokens, s->computed, s->request.cache_salt, &s->blocks);
+  if (s->computed >= s->prompt_len) s->group->prompt_computed = true;
+  if (UsesCache(s->request())) {
+    kv_.Remember(s->tokens, s->computed, s->group->salt, &s->blocks);
+  }
 }
 
 void Scheduler::FinishPrefillOnly(Sequence* sequence, TimePoint now) {
-  sequence->first_token = now;
+  if (sequence->group->first_token == TimePoint{}) sequence->group->first_token = now;
   Finish(sequence, FinishReason::kLength, {}, now);
-}
-
-// The bytes that `token` adds to the text, and in `match` the stop string it completes.
-std::string Scheduler::TakeText(Sequence* s, std::uint32_t token, StopMatch* match) {
-  StopMatcher& matcher = s->request.stopping.stop_matcher;
-  const bool skipped = s->request.skip_special_tokens && token_bytes_->is_special(token);
-  const std::string_view bytes = skipped ? std::string_view() : token_bytes_->bytes(token);
-  if (static_cast<std::uint32_t>(s->generated()) <= s->request.stopping.min_new_tokens &&
-      s->request.stopping.min_new_tokens > 0) {
-    return std::string(bytes);  // too early to stop
-  }
-  StopMatcher::Step step = matcher.Push(bytes);
-  if (step.hit) *match = MatchedStopString{matcher.stop_string(*step.hit)};
-  return std::move(step.released);
 }
 
 void Scheduler::AppendToken(Sequence* s, const SampledToken& sampled, TimePoint now) {
   if (!sampled.finite) {
-    Fail(s, absl::InternalError("the model's logits are not finite, or no token is allowed"), now);
+    Fail(s->group, absl::InternalError("the model's logits are not finite, or no token is allowed"),
+         now);
     return;
   }
-  if (s->generated() == 0) s->first_token = now;
-  const std::uint32_t token = sampled.token;
-  s->tokens.push_back(token);
-  if (s->request.sampling.sampler.has_penalties()) CountSeen(token, true, &s->seen);
-  const StoppingParams& stopping = s->request.stopping;
-  TokensEvent event;
-  event.tokens.push_back(sampled);
-  StopMatch match;
-  if (Contains(stopping.end_token_ids, token)) {
-    match = MatchedEndToken{token};
-  } else if (Contains(stopping.stop_token_ids, token)) {
-    match = MatchedStopToken{token};
-  } else {
-    event.released_bytes = TakeText(s, token, &match);
-  }
-  const bool stopped = !std::holds_alternative<std::monostate>(match);
-  const bool full = s->generated() >= static_cast<std::int32_t>(stopping.max_new_tokens);
-  // Text that was held back for a stop string that never came is text after all.
-  const bool by_string = std::holds_alternative<MatchedStopString>(match);
-  if ((stopped || full) && !by_string)
-    event.released_bytes += s->request.stopping.stop_matcher.Flush();
-  Emit(*s, now, std::move(event));
-  if (stopped || full)
-    Finish(s, stopped ? FinishReason::kStop : FinishReason::kLength, std::move(match), now);
+  if (s->group->first_token == TimePoint{}) s->group->first_token = now;
+  Appended appended = Append(s, sampled, *token_bytes_);
+  Emit(*s->group, now, std::move(appended.event));
+  if (appended.finish) Finish(s, *appended.finish, std::move(appended.match), now);
 }
 
 void Scheduler::Emit(
-    const Sequence& sequence, TimePoint now,
+    const RequestGroup& group, TimePoint now,
     std::variant<TokensEvent, FinishedEvent, CancelledEvent, FailedEvent, ShutDownEvent> what) {
-  events_.push_back({sequence.request.id, now, std::move(what)});
-}
-
-RequestUsage Scheduler::UsageOf(const Sequence& s, TimePoint now) const {
-  RequestUsage usage;
-  usage.prompt_tokens = static_cast<std::uint32_t>(s.prompt_len);
-  usage.completion_tokens = static_cast<std::uint32_t>(s.generated());
-  usage.cached_tokens = static_cast<std::uint32_t>(s.cached);
-  usage.preemptions = s.preemptions;
-  const TimePoint started = s.first_scheduled == TimePoint{} ? now : s.first_scheduled;
-  const TimePoint first = s.first_token == TimePoint{} ? now : s.first_token;
-  usage.queue = started - s.request.arrival;
-  usage.prefill = first - started;
-  usage.decode = now - first;
-  return usage;
+  events_.push_back({group.request.id, now, std::move(what)});
 }
 
 void Scheduler::Finish(Sequence* sequence, FinishReason reason, StopMatch match, TimePoint now) {
-  Emit(*sequence, now, FinishedEvent{0, reason, std::move(match), UsageOf(*sequence, now)});
-  Remove(sequence);
+  RequestGroup* const group = sequence->group;
+  const bool last = group->sequences.size() == 1;
+  Emit(*group, now,
+       FinishedEvent{sequence->index, reason, std::move(match), group->UsageAt(now), last});
+  if (last) return Remove(group);
+  group->prompt_computed = true;  // its siblings wait no longer
+  Detach(sequence);
+  std::erase_if(group->sequences, [sequence](const auto& s) { return s.get() == sequence; });
 }
 
-void Scheduler::Fail(Sequence* sequence, absl::Status status, TimePoint now) {
-  Emit(*sequence, now, FailedEvent{std::move(status), UsageOf(*sequence, now)});
-  Remove(sequence);
+void Scheduler::Fail(RequestGroup* group, absl::Status status, TimePoint now) {
+  Emit(*group, now, FailedEvent{std::move(status), group->UsageAt(now)});
+  Remove(group);
 }
 
-void Scheduler::Remove(Sequence* sequence) {
+void Scheduler::Remove(RequestGroup* group) {
+  for (const auto& sequence : group->sequences) Detach(sequence.get());
+  shares_.Leave(group->tenant);
+  groups_.erase(group->request.id);
+}
+
+void Scheduler::Detach(Sequence* sequence) {
   kv_.Release(&sequence->blocks);
   const auto running = std::find(running_.begin(), running_.end(), sequence);
   if (running != running_.end()) {
     running_.erase(running);
   } else {
-    waiting_.erase(std::find(waiting_.begin(), waiting_.end(), sequence));
-    waiting_prompt_tokens_ -= sequence->prompt_len;
+    waiting_.Remove(sequence);
   }
-  sequences_.erase(sequence->request.id);
 }
 
 void Scheduler::FailAll(const absl::Status& why, TimePoint now) {
-  while (!sequences_.empty()) {
-    Sequence* sequence = sequences_.begin()->second.get();
-    const std::string message = absl::StrCat("the device failed: ", std::string(why.message()));
-    Fail(
-        sequence,
-        sequence->generated() == 0 ? absl::UnavailableError(message) : absl::InternalError(message),
-        now);
+  const std::string message = absl::StrCat("the device failed: ", std::string(why.message()));
+  while (!groups_.empty()) {
+    RequestGroup* const group = groups_.begin()->second.get();
+    Fail(group,
+         group->generated == 0 ? absl::UnavailableError(message) : absl::InternalError(message),
+         now);
   }
 }
 
 void Scheduler::ShutDownAll(TimePoint now) {
-  while (!sequences_.empty()) {
-    Sequence* sequence = sequences_.begin()->second.get();
-    Emit(*sequence, now, ShutDownEvent{UsageOf(*sequence, now)});
-    Remove(sequence);
+  while (!groups_.empty()) {
+    RequestGroup* const group = groups_.begin()->second.get();
+    Emit(*group, now, ShutDownEvent{group->UsageAt(now)});
+    Remove(group);
   }
 }
 
@@ -488,42 +515,47 @@ std::vector<TokenEvent> Scheduler::TakeEvents() { return std::exchange(events_, 
 
 TimePoint Scheduler::NextTimeout() const {
   TimePoint next = kNoDeadline;
-  for (const auto& [id, sequence] : sequences_) {
-    next = std::min(next, sequence->request.deadline);
-    if (sequence->behind()) next = std::min(next, sequence->behind_since + options_.max_pause);
+  for (const auto& [id, group] : groups_) {
+    next = std::min(next, group->request.deadline);
+    if (group->behind()) next = std::min(next, group->behind_since + options_.max_pause);
   }
   return next;
 }
 
-TimePoint Scheduler::oldest_arrival() const {
-  TimePoint oldest = kNoDeadline;
-  for (const Sequence* sequence : waiting_) oldest = std::min(oldest, sequence->request.arrival);
-  return oldest;
+std::int64_t Scheduler::prompt_backlog() const {
+  std::int64_t tokens = waiting_.prompt_tokens();
+  for (const Sequence* s : running_) tokens += std::max(0, s->prompt_len - s->scheduled);
+  return tokens;
 }
 
 void Scheduler::CheckInvariants() const {
   kv_.CheckInvariants();
-  MILLRACE_CHECK(waiting_.size() + running_.size() == sequences_.size(),
-                 "a sequence is in one queue");
-  std::int64_t prompts = 0;
+  std::size_t sequences = 0;
   std::vector<std::int32_t> references(static_cast<std::size_t>(kv_.num_blocks()), 0);
   kv_.CountDeferred(&references);
-  for (const auto& [id, sequence] : sequences_) {
-    for (std::int32_t i = 0; i < sequence->blocks.num_blocks(); ++i) {
-      ++references[static_cast<std::size_t>(sequence->blocks.block(i).value())];
+  for (const auto& [id, group] : groups_) {
+    MILLRACE_CHECK(!group->sequences.empty(), "a request without sequences has ended");
+    sequences += group->sequences.size();
+    for (const auto& sequence : group->sequences) {
+      for (std::int32_t i = 0; i < sequence->blocks.num_blocks(); ++i) {
+        ++references[static_cast<std::size_t>(sequence->blocks.block(i).value())];
+      }
     }
   }
+  MILLRACE_CHECK(waiting_.sequences().size() + running_.size() == sequences,
+                 "a sequence is in one queue");
   std::int32_t held = 0;
   for (std::int32_t i = 0; i < kv_.num_blocks(); ++i) {
     const std::int32_t count = references[static_cast<std::size_t>(i)];
     MILLRACE_CHECK(kv_.references(BlockId(i)) == count, "references are those of the tables");
     if (count > 0) ++held;
   }
-  for (const Sequence* sequence : waiting_) {
-    prompts += sequence->prompt_len;
+  std::int64_t prompts = 0;
+  for (const Sequence* sequence : waiting_.sequences()) {
+    prompts += sequence->prompt_to_compute();
     MILLRACE_CHECK(sequence->blocks.num_blocks() == 0, "who waits holds no blocks");
   }
-  MILLRACE_CHECK(prompts == waiting_prompt_tokens_, "waiting prompt tokens are counted");
+  MILLRACE_CHECK(prompts == waiting_.prompt_tokens(), "waiting prompt tokens are counted");
   MILLRACE_CHECK(held + kv_.num_free() == kv_.num_blocks(), "free + held = total");
   for (const Sequence* sequence : running_) {
     MILLRACE_CHECK(

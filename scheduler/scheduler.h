@@ -3,18 +3,17 @@
 // the same plans, so a simulator can drive the very code that serves.
 //
 // One pass: expire -> keep running ones going (may preempt the youngest) -> admit waiting ones in
-// order -> plan. A plan takes effect when Schedule returns it; its result comes back by Commit, in
-// the order of launch.
+// their order (scheduler/wait_queue.h) -> plan. A plan takes effect when Schedule returns it; its
+// result comes back by Commit, in the order of launch.
 //
 // Not thread-safe: the engine thread owns it.
 #ifndef MILLRACE_SCHEDULER_SCHEDULER_H_
 #define MILLRACE_SCHEDULER_SCHEDULER_H_
 
 #include <cstdint>
-#include <deque>
 #include <map>
 #include <memory>
-#include <string>
+#include <variant>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -24,11 +23,13 @@
 #include "runtime/step/model_runner.h"
 #include "scheduler/cost_model.h"
 #include "scheduler/engine.h"
+#include "scheduler/fair_share.h"
 #include "scheduler/kv_manager.h"
 #include "scheduler/request.h"
 #include "scheduler/sequence.h"
 #include "scheduler/step_plan.h"
 #include "scheduler/token_event.h"
+#include "scheduler/wait_queue.h"
 
 namespace millrace {
 
@@ -38,8 +39,9 @@ class Scheduler {
             std::shared_ptr<const TokenBytes> token_bytes);
   ~Scheduler();
 
-  // A request that admission let in: to the end of the queue.
-  void Submit(Request request);
+  // A request that admission let in: it waits. Where the queue is over its limits now, a request of
+  // the tenant with the most of them is turned away.
+  void Submit(Request request, TimePoint now);
   // Ends a request at once; unknown ids are ignored.
   void Cancel(RequestId id, TimePoint now);
   void Credit(RequestId id, std::uint64_t tokens_delivered);
@@ -64,12 +66,17 @@ class Scheduler {
   // kNoDeadline if never.
   TimePoint NextTimeout() const;
 
-  bool idle() const { return sequences_.empty(); }
+  bool idle() const { return groups_.empty(); }
+  // Sequences.
   std::int32_t num_running() const { return static_cast<std::int32_t>(running_.size()); }
-  std::int32_t num_waiting() const { return static_cast<std::int32_t>(waiting_.size()); }
-  std::int64_t waiting_prompt_tokens() const { return waiting_prompt_tokens_; }
-  TimePoint oldest_arrival() const;  // of the waiting ones; kNoDeadline if none wait
+  std::int32_t num_waiting() const { return waiting_.size(); }
+  std::int64_t waiting_prompt_tokens() const { return waiting_.prompt_tokens(); }
+  // Prompt tokens to be computed for who waits or runs.
+  std::int64_t prompt_backlog() const;
+  TimePoint oldest_arrival() const { return waiting_.oldest_arrival(); }
   const KvManager& kv() const { return kv_; }
+  const CostModel& cost() const { return cost_; }
+  const FairShare& shares() const { return shares_; }
 
   // Aborts on a broken invariant: for debug builds and tests.
   void CheckInvariants() const;
@@ -82,12 +89,18 @@ class Scheduler {
     std::int32_t tokens_left = 0;
     std::int32_t prefill_left = 0;
     bool preempted = false;
+    std::int32_t admitted = 0;
   };
 
+  // How fast those that wait get their turn.
+  void ObserveTurns(const Pass& pass);
   void Expire(TimePoint now);
   void PauseOrResume(TimePoint now);
   std::int32_t CountDecodes() const;
   std::int32_t CountUnpaused() const;
+  bool Doomed(const Sequence& sequence, TimePoint now) const;
+  void EndDoomed(TimePoint now);
+  void FailDoomed(RequestGroup* group, TimePoint now);
   void ScheduleRunning(Pass* pass);
   void ScheduleWaiting(Pass* pass);
   // Schedules what `sequence` may compute now; false if it needs a block that nobody can give.
@@ -95,40 +108,50 @@ class Scheduler {
   bool CanAdvance(const Sequence& sequence) const;
   bool ReserveOrPreempt(Sequence* sequence, std::int64_t positions, Pass* pass);
   bool ReserveForAdmission(Sequence* sequence, Pass* pass);
+  void Admit(Sequence* sequence);
+  void ShedSurplus(TimePoint now);
+  // Whether blocks of others may be its, and its blocks others': at least its siblings'.
+  static bool UsesCache(const Request& request) {
+    return !request.bypass_prefix_cache || request.num_sequences > 1;
+  }
   // Its blocks, with those of a prefix that the cache knows; all or nothing.
   bool ReserveAllKnown(Sequence* sequence);
   // What a step computed of a sequence may be found by others.
   void Remember(Sequence* sequence, const PlannedSequence& planned);
   void Preempt(Sequence* victim, Pass* pass);
   void AddToBatch(Sequence* sequence, std::int32_t num_tokens, Pass* pass);
-  RowSampling MakeSampling(const Sequence& sequence) const;
 
   // One more token of a sequence; may end it.
   void AppendToken(Sequence* sequence, const SampledToken& token, TimePoint now);
-  std::string TakeText(Sequence* sequence, std::uint32_t token, StopMatch* match);
   void FinishPrefillOnly(Sequence* sequence, TimePoint now);
 
   void Emit(
-      const Sequence& sequence, TimePoint now,
+      const RequestGroup& group, TimePoint now,
       std::variant<TokensEvent, FinishedEvent, CancelledEvent, FailedEvent, ShutDownEvent> what);
-  RequestUsage UsageOf(const Sequence& sequence, TimePoint now) const;
   void Finish(Sequence* sequence, FinishReason reason, StopMatch match, TimePoint now);
-  void Fail(Sequence* sequence, absl::Status status, TimePoint now);
-  // Removes a sequence whose terminal event is out.
-  void Remove(Sequence* sequence);
-  Sequence* Find(RequestId id);
+  // Ends all sequences of a request.
+  void Fail(RequestGroup* group, absl::Status status, TimePoint now);
+  // Removes a request whose terminal event is out.
+  void Remove(RequestGroup* group);
+  // Takes a sequence that has ended out of its queue, and its blocks back.
+  void Detach(Sequence* sequence);
+  RequestGroup* Find(RequestId id);
+  Sequence* Find(RequestId id, std::uint32_t index);
 
   const SchedulerOptions options_;
   const RunnerInfo runner_;
   const std::shared_ptr<const TokenBytes> token_bytes_;
+  const std::int32_t places_;  // sequences that run, but for those whose reader is behind
 
   KvManager kv_;
   CostModel cost_;
-  std::map<RequestId, std::unique_ptr<Sequence>> sequences_;  // after kv_: their blocks go first
-  std::deque<Sequence*> waiting_;   // preempted ones at the front, then by arrival
+  FairShare shares_;
+  std::map<RequestId, std::unique_ptr<RequestGroup>> groups_;  // after kv_: their blocks go first
+  WaitQueue waiting_{&shares_};
   std::vector<Sequence*> running_;  // by admission, the youngest last; paused ones too
-  std::int64_t waiting_prompt_tokens_ = 0;
   std::uint64_t admissions_ = 0;
+  TimePoint
+      turns_since_{};  // since then sequences wait and nobody was admitted; the epoch: none wait
   std::int32_t unreported_preemptions_ = 0;  // since the last plan that was not empty
   std::vector<TokenEvent> events_;
 };

@@ -14,6 +14,7 @@ namespace millrace {
 
 struct PlannedSequence {
   RequestId id;
+  std::uint32_t index = 0;      // of the request's sequences
   std::int32_t num_tokens = 0;  // computed in this step
   std::int32_t logit_row = -1;  // row of the result that holds its next token; -1: none
   std::uint64_t admission = 0;  // the sequence's when it was planned: a later one has other blocks

@@ -50,13 +50,15 @@ struct TokensEvent {
   std::vector<SampledToken> tokens;
   std::string released_bytes;
 };
-// Exactly one terminal event for every accepted request:
+// The end of one sequence. The last one's is a terminal event.
 struct FinishedEvent {
   std::uint32_t index = 0;
   FinishReason reason = FinishReason::kStop;
   StopMatch match;
-  RequestUsage usage;
+  RequestUsage usage;  // of the request, up to here
+  bool last = true;    // no sequence of the request goes on
 };
+// Exactly one terminal event for every accepted request: the last FinishedEvent, or
 struct CancelledEvent {  // on CancelRequest
   RequestUsage usage;
 };
@@ -74,7 +76,10 @@ struct TokenEvent {
   TimePoint at{};  // when the step that made it was committed
   std::variant<TokensEvent, FinishedEvent, CancelledEvent, FailedEvent, ShutDownEvent> what;
 
-  bool terminal() const { return !std::holds_alternative<TokensEvent>(what); }
+  bool terminal() const {
+    if (const auto* finished = std::get_if<FinishedEvent>(&what)) return finished->last;
+    return !std::holds_alternative<TokensEvent>(what);
+  }
 };
 
 // Figures of one step, for metrics.

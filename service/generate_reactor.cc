@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <chrono>
 #include <span>
+#include <string>
 #include <utility>
 
+#include "base/error_details.h"
 #include "service/response_builder.h"
 #include "service/status_mapping.h"
 
@@ -35,7 +37,7 @@ void GenerateReactor::Refuse(const absl::Status& status) {
     queue_.clear();
     ended_ = true;
   }
-  End(ToGrpcStatus(status));
+  End(status);
 }
 
 void GenerateReactor::SetPrompt(const std::string& request_id,
@@ -115,18 +117,23 @@ void GenerateReactor::Advance() {
   }
 }
 
-void GenerateReactor::End(const grpc::Status& status) {
+void GenerateReactor::End(const absl::Status& status) {
+  const grpc::Status sent = ToGrpcStatus(status);
   // Before the client can know: whoever has seen the end finds it in the metrics.
-  metrics_.ledger().Answered(Method::kGenerate, status.error_code());
-  Finish(status);
+  metrics_.ledger().Answered(Method::kGenerate, sent.error_code());
+  if (const auto after = RetryAfter(status)) {
+    const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(*after).count();
+    context_->AddTrailingMetadata("grpc-retry-pushback-ms", std::to_string(ms));
+  }
+  Finish(sent);
 }
 
-grpc::Status GenerateReactor::EndStatus(const absl::Status& status) const {
+absl::Status GenerateReactor::EndStatus(const absl::Status& status) const {
   if (status.code() == absl::StatusCode::kCancelled &&
       context_->deadline() <= std::chrono::system_clock::now()) {
-    return grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, "the request's deadline passed");
+    return absl::DeadlineExceededError("the request's deadline passed");
   }
-  return ToGrpcStatus(status);
+  return status;
 }
 
 void GenerateReactor::OnWriteDone(bool ok) {

@@ -55,9 +55,9 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Starts the next write, or the end, if it is time.
   void Advance() ABSL_LOCKS_EXCLUDED(mutex_);
-  void End(const grpc::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
+  void End(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
   // The status the client gets: its own deadline is named even if the cancel arrived first.
-  grpc::Status EndStatus(const absl::Status& status) const;
+  absl::Status EndStatus(const absl::Status& status) const;
 
   grpc::CallbackServerContext* const context_;
   Metrics& metrics_;

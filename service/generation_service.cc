@@ -1,5 +1,6 @@
 #include "service/generation_service.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <optional>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/error_details.h"
 #include "base/status.h"
 #include "runtime/tokenizer/utf8.h"
 #include "service/generate_reactor.h"
@@ -20,6 +22,9 @@ namespace millrace {
 namespace {
 
 constexpr std::size_t kMaxRequestIdBytes = 256;
+constexpr std::size_t kMaxTenantBytes = 256;
+// Of the Gateway API inference extension: whose share a call is served from.
+constexpr char kFairnessHeader[] = "x-gateway-inference-fairness-id";
 
 // 128 random bits in hexadecimal.
 std::string MakeRequestId() {
@@ -110,6 +115,7 @@ absl::Status GenerationService::Submit(const v1::GenerateRequest& message,
   }
   MILLRACE_ASSIGN_OR_RETURN(Request request, ValidateRequest(message, *serving.model, arrival,
                                                              DeadlineOf(*context, arrival)));
+  MILLRACE_RETURN_IF_ERROR(ReadTrust(*context, &request));
   const std::string name = message.request_id().empty() ? MakeRequestId() : message.request_id();
   const std::optional<RequestId> id = live_.Add({name, arrival, reactor});
   if (!id) {
@@ -122,11 +128,30 @@ absl::Status GenerationService::Submit(const v1::GenerateRequest& message,
   const absl::Status status = serving.engine->Submit(std::move(request));
   if (!status.ok()) {
     live_.Remove(*id);
-    if (absl::IsResourceExhausted(status)) metrics_.CountShed("queue_full");
+    if (absl::IsResourceExhausted(status)) {
+      metrics_.CountShed(Reason(status) == kDeadlineUnreachable ? "deadline" : "queue_full");
+    }
     return status;
   }
   metrics_.CountAccepted(prompt_tokens);
   reactor->Begin(serving.engine, *id);
+  return absl::OkStatus();
+}
+
+absl::Status GenerationService::ReadTrust(const grpc::CallbackServerContext& context,
+                                          Request* request) const {
+  if (!gateways_.Trusts(context.peer())) {
+    request->priority = std::min(request->priority, 0);
+    return absl::OkStatus();
+  }
+  const auto& metadata = context.client_metadata();
+  const auto header = metadata.find(kFairnessHeader);
+  if (header == metadata.end()) return absl::OkStatus();
+  if (header->second.size() > kMaxTenantBytes) {
+    return absl::InvalidArgumentError(absl::StrCat(kFairnessHeader, " has ", header->second.size(),
+                                                   " bytes; want at most ", kMaxTenantBytes));
+  }
+  request->tenant = std::string(header->second.data(), header->second.size());
   return absl::OkStatus();
 }
 

@@ -8,6 +8,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <memory>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "base/clock.h"
@@ -17,14 +18,16 @@
 #include "service/live_requests.h"
 #include "service/metrics.h"
 #include "service/served_model.h"
+#include "service/trusted_gateways.h"
 
 namespace millrace {
 
 class GenerationService final : public v1::GenerationService::CallbackService {
  public:
   // All outlive the service.
-  GenerationService(LiveRequests* live, Metrics* metrics, const Clock* clock)
-      : live_(*live), metrics_(*metrics), clock_(*clock) {}
+  GenerationService(LiveRequests* live, Metrics* metrics, const Clock* clock,
+                    TrustedGateways gateways)
+      : live_(*live), metrics_(*metrics), clock_(*clock), gateways_(std::move(gateways)) {}
 
   // From now on requests are taken. `engine` outlives the service.
   void Serve(std::shared_ptr<const ServedModel> model, Engine* engine);
@@ -60,6 +63,8 @@ class GenerationService final : public v1::GenerationService::CallbackService {
   absl::StatusOr<Serving> Current() const;
   absl::Status Submit(const v1::GenerateRequest& message, grpc::CallbackServerContext* context,
                       const std::shared_ptr<class GenerateReactor>& reactor);
+  // Whom the call is for, and how urgent it may be.
+  absl::Status ReadTrust(const grpc::CallbackServerContext& context, Request* request) const;
   absl::Status DoTokenize(const v1::TokenizeRequest& request, v1::TokenizeResponse* response) const;
   absl::Status DoDetokenize(const v1::DetokenizeRequest& request,
                             v1::DetokenizeResponse* response) const;
@@ -69,6 +74,7 @@ class GenerationService final : public v1::GenerationService::CallbackService {
   LiveRequests& live_;
   Metrics& metrics_;
   const Clock& clock_;
+  const TrustedGateways gateways_;
 
   mutable Mutex mutex_;
   Serving serving_ ABSL_GUARDED_BY(mutex_);

@@ -16,6 +16,8 @@ constexpr std::size_t kMaxStopStringBytes = 1024;
 constexpr int kMaxStopTokenIds = 1024;
 // Kept with the first block of a prefix.
 constexpr std::size_t kMaxSaltBytes = 256;
+// Each has blocks and text of its own.
+constexpr std::uint32_t kMaxSequences = 128;
 
 absl::Status Unimplemented(const std::string& field) {
   return absl::UnimplementedError(field + ": not built yet in this version");
@@ -35,13 +37,18 @@ absl::Status RefuseLaterFeatures(const v1::GenerateRequest& message) {
     case v1::SamplingParams::CONSTRAINT_NOT_SET:
       break;
   }
-  if (sampling.has_num_sequences() && sampling.num_sequences() == 0) {
-    return absl::InvalidArgumentError("sampling.num_sequences is 0; want at least 1");
-  }
-  if (sampling.num_sequences() > 1) return Unimplemented("sampling.num_sequences above 1");
   if (message.output().has_prompt_logprobs()) return Unimplemented("output.prompt_logprobs");
-  if (message.priority() != 0) return Unimplemented("priority other than 0");
   return absl::OkStatus();
+}
+
+// How many answers.
+absl::StatusOr<std::uint32_t> ReadNumSequences(const v1::SamplingParams& in) {
+  if (!in.has_num_sequences()) return 1;
+  if (in.num_sequences() == 0 || in.num_sequences() > kMaxSequences) {
+    return absl::InvalidArgumentError(absl::StrCat("sampling.num_sequences is ", in.num_sequences(),
+                                                   "; want 1 to ", kMaxSequences));
+  }
+  return in.num_sequences();
 }
 
 absl::StatusOr<std::vector<std::uint32_t>> PromptTokens(const v1::GenerateRequest& message,
@@ -230,6 +237,12 @@ absl::StatusOr<Request> ValidateRequest(const v1::GenerateRequest& message,
   MILLRACE_RETURN_IF_ERROR(RefuseLaterFeatures(message));
   Request request;
   MILLRACE_ASSIGN_OR_RETURN(request.sampling, ReadSampling(message, model.info.vocab_size()));
+  MILLRACE_ASSIGN_OR_RETURN(request.num_sequences, ReadNumSequences(message.sampling()));
+  if (message.priority() < -kMaxPriority || message.priority() > kMaxPriority) {
+    return absl::InvalidArgumentError(absl::StrCat("priority is ", message.priority(), "; want ",
+                                                   -kMaxPriority, " to ", kMaxPriority));
+  }
+  request.priority = message.priority();
   MILLRACE_ASSIGN_OR_RETURN(request.prompt_tokens, PromptTokens(message, model));
   if (request.prompt_tokens.empty()) {
     return absl::InvalidArgumentError("prompt: no tokens; want at least one");

@@ -71,7 +71,7 @@ void AppendDelta(const StreamDelta& delta, v1::GenerateResponse* message) {
   }
   if (delta.finish) {
     FillFinish(*delta.finish, message->mutable_finish());
-    FillUsage(delta.finish->usage, message->mutable_usage());
+    if (delta.finish->last) FillUsage(delta.finish->usage, message->mutable_usage());
   }
 }
 

@@ -26,8 +26,10 @@ constexpr int kMaxReceiveBytes = 16 << 20;
 
 class GrpcServer final : public Server {
  public:
-  GrpcServer(const std::string& version, const Clock* clock)
-      : clock_(*clock), metrics_(version), generation_(&live_, &metrics_, clock) {}
+  GrpcServer(const ServerOptions& options, const Clock* clock)
+      : clock_(*clock),
+        metrics_(options.version),
+        generation_(&live_, &metrics_, clock, options.gateways) {}
 
   ~GrpcServer() override { ShutDown(Duration::zero()); }
 
@@ -104,7 +106,7 @@ class GrpcServer final : public Server {
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Listen(const ServerOptions& options,
                                                        const Clock* clock) {
-  auto server = std::make_unique<GrpcServer>(options.version, clock);
+  auto server = std::make_unique<GrpcServer>(options, clock);
   MILLRACE_RETURN_IF_ERROR(server->Start(options));
   return server;
 }

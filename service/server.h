@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "scheduler/engine.h"
 #include "service/served_model.h"
+#include "service/trusted_gateways.h"
 
 namespace millrace {
 
@@ -21,6 +22,7 @@ struct ServerOptions {
   std::string listen;   // HOST:PORT of gRPC; port 0: any free one
   std::string metrics;  // HOST:PORT of HTTP
   std::string version;
+  TrustedGateways gateways;
 };
 
 class Server {

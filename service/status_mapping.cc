@@ -2,7 +2,11 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <string>
+
+#include "base/error_details.h"
+#include "millrace/internal/rpc_status.pb.h"
 
 namespace millrace {
 namespace {
@@ -32,11 +36,39 @@ std::string OneLine(absl::string_view message) {
   return line;
 }
 
+template <typename Message>
+void AddDetail(const char* name, const Message& detail, internal::RpcStatus* status) {
+  google::protobuf::Any* const any = status->add_details();
+  any->set_type_url(std::string("type.googleapis.com/google.rpc.") + name);
+  any->set_value(detail.SerializeAsString());
+}
+
+// google.rpc.Status with the reason, and when to come again if that is known.
+std::string Details(const absl::Status& status, const grpc::Status& sent) {
+  internal::RpcStatus out;
+  out.set_code(static_cast<int>(sent.error_code()));
+  out.set_message(sent.error_message());
+  internal::ErrorInfo info;
+  const std::string reason = Reason(status);
+  info.set_reason(reason.empty() ? std::string(CodeName(sent.error_code())) : reason);
+  info.set_domain("millrace");
+  AddDetail("ErrorInfo", info, &out);
+  if (const auto after = RetryAfter(status)) {
+    internal::RetryInfo retry;
+    const auto ns = after->count();
+    retry.mutable_retry_delay()->set_seconds(ns / 1'000'000'000);
+    retry.mutable_retry_delay()->set_nanos(static_cast<std::int32_t>(ns % 1'000'000'000));
+    AddDetail("RetryInfo", retry, &out);
+  }
+  return out.SerializeAsString();
+}
+
 }  // namespace
 
 grpc::Status ToGrpcStatus(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
-  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), OneLine(status.message()));
+  const grpc::Status plain(static_cast<grpc::StatusCode>(status.code()), OneLine(status.message()));
+  return grpc::Status(plain.error_code(), plain.error_message(), Details(status, plain));
 }
 
 std::string_view CodeName(grpc::StatusCode code) {

@@ -70,42 +70,48 @@ void TokenPump::Handle(Stream* stream, TokenEvent event) {
   }
 }
 
+void TokenPump::ObserveTimes(Stream* stream, Answer* answer, std::uint64_t count, TimePoint at) {
+  std::uint64_t between = count;
+  if (answer->tokens == 0) {
+    if (stream->tokens == 0) metrics_.ObserveFirstToken(at - stream->request.arrival);
+    answer->last_token = at;
+    --between;
+  }
+  if (between > 0) {
+    const Duration each = (at - answer->last_token) / static_cast<std::int64_t>(between);
+    metrics_.ObserveBetweenTokens(each, between);
+  }
+  answer->last_token = at;
+}
+
 void TokenPump::OnTokens(Stream* stream, TokensEvent event, TimePoint at) {
   const std::uint64_t count = event.tokens.size();
+  Answer* const answer = stream->At(event.index);
   metrics_.CountGenerated(count);
-  if (count > 0) {
-    std::uint64_t between = count;
-    if (stream->tokens == 0) {
-      metrics_.ObserveFirstToken(at - stream->request.arrival);
-      stream->last_token = at;
-      --between;
-    }
-    if (between > 0) {
-      const Duration each = (at - stream->last_token) / static_cast<std::int64_t>(between);
-      metrics_.ObserveBetweenTokens(each, between);
-    }
-    stream->tokens += count;
-    stream->last_token = at;
-  }
+  if (count > 0) ObserveTimes(stream, answer, count, at);
+  answer->tokens += count;
+  stream->tokens += count;
   StreamDelta delta;
   delta.index = event.index;
-  delta.text = stream->decoder.Push(event.released_bytes);
+  delta.text = answer->decoder.Push(event.released_bytes);
   delta.tokens = std::move(event.tokens);
   stream->request.sink->Deliver(std::move(delta));
 }
 
 void TokenPump::OnFinished(Stream* stream, FinishedEvent event, TimePoint at) {
-  metrics_.ObserveFinished(event.usage, at - stream->request.arrival);
+  if (event.last) metrics_.ObserveFinished(event.usage, at - stream->request.arrival);
   StreamDelta delta;
   delta.index = event.index;
-  delta.text = stream->decoder.Finish();
+  delta.text = stream->At(event.index)->decoder.Finish();
+  if (event.last) delta.end = absl::OkStatus();
   delta.finish = std::move(event);
-  delta.end = absl::OkStatus();
   stream->request.sink->Deliver(std::move(delta));
 }
 
 void TokenPump::OnFailed(Stream* stream, absl::Status status, const std::string& cause) {
   if (stream->tokens > 0) metrics_.CountWasted(cause, stream->tokens);
+  // Somebody with less in the queue took its place.
+  if (absl::IsResourceExhausted(status)) metrics_.CountShed("displaced");
   StreamDelta delta;
   delta.end = std::move(status);
   stream->request.sink->Deliver(std::move(delta));

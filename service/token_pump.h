@@ -11,6 +11,7 @@
 #include <string>
 #include <thread>
 #include <unordered_map>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/strong_id.h"
@@ -33,15 +34,26 @@ class TokenPump {
   void Join();
 
  private:
-  struct Stream {
-    LiveRequest request;
+  // One sequence of a request.
+  struct Answer {
     StreamDecoder decoder;
     std::uint64_t tokens = 0;
     TimePoint last_token;
   };
+  struct Stream {
+    LiveRequest request;
+    std::vector<Answer> answers;  // by index, as far as heard of
+    std::uint64_t tokens = 0;     // of all
+
+    Answer* At(std::uint32_t index) {
+      if (index >= answers.size()) answers.resize(index + 1);
+      return &answers[index];
+    }
+  };
 
   void Handle(EngineOutput output);
   void Handle(Stream* stream, TokenEvent event);
+  void ObserveTimes(Stream* stream, Answer* answer, std::uint64_t count, TimePoint at);
   void OnTokens(Stream* stream, TokensEvent event, TimePoint at);
   void OnFinished(Stream* stream, FinishedEvent event, TimePoint at);
   void OnFailed(Stream* stream, absl::Status status, const std::string& cause);

@@ -177,7 +177,7 @@ class BadRequests(unittest.TestCase):
         nan, inf = float("nan"), float("inf")
         for field, values in {"temperature": [-0.1, nan, inf], "top_p": [0.0, -1.0, 1.01, nan], "min_p": [-0.1, 1.1, nan],
                               "repetition_penalty": [0.0, -1.0, nan], "presence_penalty": [-2.1, 2.1, nan],
-                              "frequency_penalty": [-2.1, 2.1, inf], "num_sequences": [0],
+                              "frequency_penalty": [-2.1, 2.1, inf], "num_sequences": [0, 129],
                               "logit_bias": [{4096: 1.0}, {1: nan}], "allowed_token_ids": [[4096]]}.items():
             for value in values:
                 with self.subTest(field=field, value=value):
@@ -192,6 +192,7 @@ class BadRequests(unittest.TestCase):
         self.refused(INVALID, "logprobs", output=pb.OutputOptions(logprobs=21))
         self.refused(INVALID, "stop_token_ids", stopping=pb.StoppingCriteria(stop_token_ids=[4096]))
         self.refused(INVALID, "stop_strings", stopping=pb.StoppingCriteria(stop_strings=[""]))
+        self.refused(INVALID, "priority", priority=11)
         self.refused(INVALID, "min_new_tokens", stopping=pb.StoppingCriteria(min_new_tokens=9, max_new_tokens=8))
         with expect_status(self, INVALID):
             list(self.server.stub.Generate(pb.GenerateRequest(), timeout=CALL_SECONDS))
@@ -199,12 +200,10 @@ class BadRequests(unittest.TestCase):
             generate(self.server, model="another")
 
     def test_what_is_not_built_yet_is_named(self):
-        for field, value in {"json_schema": "{}", "regex": "a", "grammar": "a", "choice": pb.StringList(values=["a"]),
-                             "num_sequences": 2}.items():
+        for field, value in {"json_schema": "{}", "regex": "a", "grammar": "a", "choice": pb.StringList(values=["a"])}.items():
             with self.subTest(field=field):
                 self.refused(UNIMPLEMENTED, field, sampling=pb.SamplingParams(**{field: value}))
         self.refused(UNIMPLEMENTED, "prompt_logprobs", output=pb.OutputOptions(prompt_logprobs=1))
-        self.refused(UNIMPLEMENTED, "priority", priority=1)
         with expect_status(self, UNIMPLEMENTED):
             list(self.server.stub.Resume(pb.ResumeRequest(request_id="x")))
 

@@ -57,7 +57,7 @@ class SchedulerDriver {
 
   void Submit(Request request) {
     request.arrival = now_;
-    scheduler_.Submit(std::move(request));
+    scheduler_.Submit(std::move(request), now_);
   }
 
   // Launches if something can run and there is room in flight; nullptr if nothing was launched.
@@ -147,6 +147,7 @@ inline SchedulerOptions SmallOptions() {
   SchedulerOptions options;
   options.max_num_seqs = 8;
   options.max_num_batched_tokens = 32;
+  options.max_queue_tokens = 1 << 20;
   options.itl_target = std::chrono::seconds(10);
   return options;
 }

@@ -167,6 +167,9 @@ TEST_F(RequestValidator, RefusesWhatIsOutOfRangeByTheNameOfItsField) {
       Sampling("logit_bias", [nan](S* s) { (*s->mutable_logit_bias())[0] = nan; }),
       Sampling("allowed_token_ids", [vocab](S* s) { s->add_allowed_token_ids(vocab); }),
       Sampling("num_sequences", [](S* s) { s->set_num_sequences(0); }),
+      Sampling("num_sequences", [](S* s) { s->set_num_sequences(129); }),
+      {"priority", [](v1::GenerateRequest* m) { m->set_priority(11); }},
+      {"priority", [](v1::GenerateRequest* m) { m->set_priority(-11); }},
       Stopping("max_new_tokens", [](T* t) { t->set_max_new_tokens(kContext); }),
       Stopping("min_new_tokens",
                [](T* t) {
@@ -210,11 +213,8 @@ TEST_F(RequestValidator, NamesWhatIsNotBuiltYet) {
           "grammar", [](S* s) { s->set_grammar("a"); }, kLater),
       Sampling(
           "choice", [](S* s) { s->mutable_choice()->add_values("a"); }, kLater),
-      Sampling(
-          "num_sequences", [](S* s) { s->set_num_sequences(2); }, kLater),
       {"prompt_logprobs",
        [](v1::GenerateRequest* m) { m->mutable_output()->set_prompt_logprobs(0); }, kLater},
-      {"priority", [](v1::GenerateRequest* m) { m->set_priority(-1); }, kLater},
   };
   for (const BadField& later : cases) {
     v1::GenerateRequest message = WithPrompt(10);

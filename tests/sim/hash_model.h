@@ -24,7 +24,7 @@ constexpr std::int32_t LooksBackAt(std::uint64_t h, std::int32_t p) {
 inline std::uint32_t TokenAfter(std::uint64_t h, std::uint64_t earlier, const RowSampling& row,
                                 std::uint32_t vocab) {
   std::uint64_t x = Mix(Mix(h, earlier), row.position);
-  if (row.params.temperature > 0) x = Mix(x, row.params.seed);
+  if (row.params.temperature > 0) x = Mix(Mix(x, row.params.seed), row.index);
   auto token = static_cast<std::uint32_t>(x % vocab);
   while (std::find(row.banned.begin(), row.banned.end(), token) != row.banned.end()) {
     token = (token + 1) % vocab;

@@ -57,6 +57,10 @@ SimConfig DrawConfig(std::uint64_t seed) {
   config.num_salts = rng.Between(1, 3);
   config.percent_bypass = rng.Percent(50) ? 0 : 20;
   config.percent_deadline = rng.Percent(50) ? 0 : 30;
+  config.num_tenants = rng.Percent(50) ? 1 : rng.Between(2, 4);
+  config.max_priority = rng.Percent(50) ? 0 : rng.Between(1, 3);
+  config.percent_siblings = rng.Percent(50) ? 0 : 20;
+  config.max_tick = rng.Percent(70) ? 50 : 4000;
   config.max_events = rng.Between(200, 3000);
   const auto set = [&](Event event, std::int32_t most) {
     // A kind that never happens, in a quarter of the episodes.

@@ -45,7 +45,11 @@ struct SimConfig {
   std::int32_t num_salts = 0;
   std::int32_t percent_bypass = 0;
   std::int32_t percent_deadline = 0;
-  std::int32_t max_events = 0;  // of the episode
+  std::int32_t num_tenants = 1;
+  std::int32_t max_priority = 0;      // and the least is its negative
+  std::int32_t percent_siblings = 0;  // of requests: those with several answers
+  std::int32_t max_tick = 50;         // milliseconds; deadlines are of its order
+  std::int32_t max_events = 0;        // of the episode
   // Of a thousand events; the rest of kArrive, kLaunch and kCommit.
   std::array<std::uint32_t, kNumEvents> weight{};
 };

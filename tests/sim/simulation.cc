@@ -5,8 +5,8 @@
 #include <variant>
 
 #include "absl/strings/str_cat.h"
+#include "base/error_details.h"
 #include "base/token_bytes.h"
-#include "scheduler/admission.h"
 
 namespace millrace::sim {
 
@@ -30,7 +30,13 @@ const std::array<const char*, kNumRare> kRareNames = {
     "the queue was full",
     "the device lost with a step in flight",
     "cut off at the end of a drain",
-    "two steps in flight"};
+    "two steps in flight",
+    "displaced from a full queue",
+    "refused for its deadline",
+    "ended before a deadline that it could not meet",
+    "a lower class first, by age",
+    "a later arrival first, by its tenant",
+    "an answer began with blocks of another"};
 
 namespace {
 
@@ -44,10 +50,24 @@ std::shared_ptr<const TokenBytes> OneByteEach(std::int32_t vocab) {
   return std::make_shared<TokenBytes>(std::move(bytes), std::move(special));
 }
 
-std::uint64_t HashOf(const std::string& salt) {
+// Whose prefixes are shared: those of the same tenant and salt, or of one request alone.
+std::uint64_t HashOfSalt(const Request& request) {
   std::uint64_t h = 0x5A17;
-  for (const char c : salt) h = Mix(h, static_cast<std::uint64_t>(c));
+  if (request.bypass_prefix_cache) return Mix(h, request.id.value());
+  for (const char c : request.tenant) h = Mix(h, static_cast<std::uint64_t>(c));
+  h = Mix(h, 0xFFFF);
+  for (const char c : request.cache_salt) h = Mix(h, static_cast<std::uint64_t>(c));
   return h;
+}
+
+bool UsesCache(const Request& request) {
+  return !request.bypass_prefix_cache || request.num_sequences > 1;
+}
+
+bool TurnsAlone(const SimConfig& config) {
+  const std::int64_t most = config.runner.max_context / config.runner.block_size + 1;
+  return config.max_priority == 0 && config.runner.max_step_seqs >= config.options.max_num_seqs &&
+         config.runner.num_kv_blocks >= most * config.max_live;
 }
 
 }  // namespace
@@ -57,7 +77,8 @@ Simulation::Simulation(const SimConfig& config)
       rng_(Mix(config.seed, 0xE7E7)),
       device_(config.runner),
       scheduler_(config.options, config.runner, OneByteEach(config.runner.vocab)),
-      now_(std::chrono::seconds(1)) {}
+      now_(std::chrono::seconds(1)),
+      turns_alone_(TurnsAlone(config)) {}
 
 void Simulation::Require(bool condition, const std::string& what) {
   if (condition || !result_.violation.empty()) return;
@@ -70,7 +91,7 @@ EpisodeResult Simulation::Run(std::uint64_t max_events) {
       std::min<std::uint64_t>(max_events, static_cast<std::uint64_t>(config_.max_events));
   while (!over_ && result_.events < most) {
     Do(DrawEvent());
-    if (draining_ && clients_.empty() && in_flight_.empty()) over_ = true;
+    if (draining_ && callers_.empty() && in_flight_.empty()) over_ = true;
   }
   if (!over_) RunToTheEnd();
   return result_;
@@ -94,7 +115,7 @@ void Simulation::Commit() {
 }
 
 void Simulation::Cancel(RequestId id) {
-  CancelClient(&clients_.at(id));
+  CancelCaller(&callers_.at(id));
   AfterEvent();
 }
 
@@ -138,7 +159,7 @@ void Simulation::Do(Event event) {
       Stall();
       break;
     case Event::kTick:
-      now_ += milliseconds(rng_.Between(1, 50));
+      now_ += milliseconds(rng_.Between(1, config_.max_tick));
       break;
     case Event::kSpoil:
       device_.SpoilNextRow(rng_.Below(64));
@@ -190,7 +211,15 @@ Request Simulation::DrawRequest() {
   }
   request.arrival = now_;
   if (rng_.Percent(static_cast<std::uint32_t>(config_.percent_deadline))) {
-    request.deadline = now_ + milliseconds(rng_.Between(1, 300));
+    request.deadline = now_ + milliseconds(rng_.Between(1, 6 * config_.max_tick));
+  }
+  const std::uint32_t tenant = rng_.Below(static_cast<std::uint32_t>(config_.num_tenants));
+  // The first is the greediest.
+  if (tenant > 0 && rng_.Percent(60))
+    request.tenant = std::string(1, static_cast<char>('A' + tenant));
+  request.priority = rng_.Between(-config_.max_priority, config_.max_priority);
+  if (rng_.Percent(static_cast<std::uint32_t>(config_.percent_siblings))) {
+    request.num_sequences = static_cast<std::uint32_t>(rng_.Between(2, 4));
   }
   return request;
 }
@@ -201,29 +230,63 @@ LoadSnapshot Simulation::Snapshot() const {
   load.waiting = scheduler_.num_waiting();
   load.waiting_prompt_tokens = scheduler_.waiting_prompt_tokens();
   load.kv_blocks_total = scheduler_.kv().num_blocks();
+  load.prompt_backlog = scheduler_.prompt_backlog();
+  load.prefill_seconds_per_token = scheduler_.cost().prefill_pace();
+  load.decode_seconds_per_token = scheduler_.cost().decode_seconds();
+  load.seconds_per_turn = scheduler_.cost().seconds_per_turn();
   return load;
+}
+
+TenantQueue Simulation::QueueOf(const std::string& tenant) const {
+  TenantQueue queue;
+  queue.tenants = 1;
+  for (const auto& [name, waiting] : scheduler_.shares().waiting()) {
+    if (name != tenant) {
+      ++queue.tenants;
+    } else {
+      queue.own = waiting.sequences;
+      queue.own_prompt_tokens = waiting.prompt_tokens;
+    }
+  }
+  return queue;
 }
 
 void Simulation::Arrive() {
   if (draining_ || static_cast<std::int32_t>(clients_.size()) >= config_.max_live) return;
   Request request = DrawRequest();
+  const LoadSnapshot load = Snapshot();
+  const TenantQueue queue = QueueOf(request.tenant);
   const absl::Status admitted =
-      Admit(request, Snapshot(), Unseen{}, config_.options, config_.runner);
+      Admit(request, load, Unseen{}, queue, config_.options, config_.runner);
   if (!admitted.ok()) {
-    Require(admitted.code() == absl::StatusCode::kResourceExhausted,
-            "what can run is refused for load alone");
+    Require(admitted.code() == absl::StatusCode::kResourceExhausted && RetryAfter(admitted),
+            "what can run is refused for load alone, with a hint when to come again");
+    if (Reason(admitted) == kDeadlineUnreachable) {
+      Require(request.deadline != kNoDeadline, "who has no deadline is not refused for it");
+      return Met(Rare::kRefusedForDeadline);
+    }
     Require(scheduler_.num_waiting() > 0, "nothing is refused while nobody waits");
-    Met(Rare::kQueueFull);
-    return;
+    Require(queue.own > 0 || queue.tenants == 1 || config_.options.max_queue < queue.tenants,
+            "a tenant with nothing in a full queue is let in");
+    return Met(Rare::kQueueFull);
   }
+  const double own =
+      load.prefill_seconds_per_token * static_cast<double>(request.prompt_tokens.size());
+  Require(request.deadline == kNoDeadline || own <= ToSeconds(request.deadline - now_),
+          "who cannot have its first token before its deadline is refused");
   TakeRequest(std::move(request));
 }
 
 void Simulation::TakeRequest(Request request) {
-  Client client(request);
-  client.arrival = arrivals_;
-  clients_.emplace(request.id, std::move(client));
-  scheduler_.Submit(std::move(request));
+  Caller& caller = callers_[request.id];
+  caller.request = request;
+  caller.arrival = arrivals_;
+  caller.answers = static_cast<std::int32_t>(request.num_sequences);
+  for (std::uint32_t index = 0; index < request.num_sequences; ++index) {
+    clients_.emplace(Key(request.id, index), Client(&caller, index));
+    tenants_.BeginWait(request.tenant);
+  }
+  scheduler_.Submit(std::move(request), now_);
 }
 
 void Simulation::LaunchStep() {
@@ -268,36 +331,73 @@ void Simulation::CheckPlan(const StepPlan& plan) {
 void Simulation::CheckPlanned(const StepPlan& plan, std::size_t i) {
   const PlannedSequence& planned = plan.sequences[i];
   result_.fingerprint = Mix(result_.fingerprint, planned.id.value());
-  const auto found = clients_.find(planned.id);
-  Require(found != clients_.end(), "who has ended is not scheduled");
-  if (found == clients_.end()) return;
-  Client& client = found->second;
-  Require(client.request.deadline > now_, "nothing is scheduled after its deadline");
+  Client* const client = FindClient(planned.id, planned.index);
+  Require(client != nullptr, "who has ended is not scheduled");
+  if (client == nullptr) return;
+  const Request& request = client->request();
+  Require(request.deadline > now_, "nothing is scheduled after its deadline");
   const std::int32_t begin = plan.batch.context_len[i] - planned.num_tokens;
-  if (planned.admission != client.admission) {
-    if (client.admission == 0) {
-      for (const auto& [id, other] : clients_) {
-        Require(other.admission != 0 || other.arrival >= client.arrival || other.cancelled,
-                "nobody overtakes who came before");
-      }
-    } else {
-      ++client.preemptions;
-      Require(client.ever_stalled || client.generated > client.generated_then,
-              "between two preemptions there is progress");
-      if (begin > 0) Met(Rare::kResumedFromCache);
-    }
-    CheckBegin(&client, begin);
-    if (begin > 0) {
-      const BlockId first(
-          plan.batch.block_table[static_cast<std::size_t>(plan.batch.block_table_start[i])]);
-      Met(scheduler_.kv().references(first) > 1 ? Rare::kHitOnRunning : Rare::kHitOnFree);
-    }
-    client.admission = planned.admission;
-    client.generated_then = client.generated;
-    client.scheduled = begin;
+  if (planned.admission != client->admission) CheckAdmission(client, plan, i, begin);
+  if (client->caller->generated == 0 && begin < client->prompt_len() && request.deadline != kNoDeadline) {
+    const Duration left =
+        scheduler_.cost().Predict(client->prompt_len() - begin, request.stopping.min_new_tokens);
+    Require(now_ + left <= request.deadline, "no prompt token is spent on a doomed call");
   }
-  Require(begin == client.scheduled, "computed positions go on where they ended");
-  client.scheduled = begin + planned.num_tokens;
+  Require(begin == client->scheduled, "computed positions go on where they ended");
+  client->scheduled = begin + planned.num_tokens;
+  const std::int32_t again = std::clamp(client->high_water - begin, 0, planned.num_tokens);
+  tenants_.Charge(request.tenant, planned.num_tokens - again);
+  client->high_water = std::max(client->high_water, client->scheduled);
+  client->caller->started = true;
+}
+
+// A sequence that is planned for the first time since it waited.
+void Simulation::CheckAdmission(Client* client, const StepPlan& plan, std::size_t i,
+                                std::int32_t begin) {
+  if (client->admission == 0) {
+    CheckOrder(*client);
+    tenants_.EndWait(client->request().tenant);
+  } else {
+    ++client->preemptions;
+    ++client->caller->preemptions;
+    Require(client->caller->ever_stalled || client->generated > client->generated_then,
+            "between two preemptions there is progress");
+    if (begin > 0) Met(Rare::kResumedFromCache);
+  }
+  CheckBegin(client, begin);
+  if (begin > 0) {
+    const BlockId first(
+        plan.batch.block_table[static_cast<std::size_t>(plan.batch.block_table_start[i])]);
+    Met(scheduler_.kv().references(first) > 1 ? Rare::kHitOnRunning : Rare::kHitOnFree);
+    if (client->index > 0) Met(Rare::kSiblingHit);
+  }
+  const Client* const sibling = client->index > 0 ? FindClient(client->request().id, 0) : nullptr;
+  if (turns_alone_ && sibling != nullptr && !client->caller->ever_stalled) {
+    const std::int32_t size = config_.runner.block_size;
+    Require(begin >= (client->prompt_len() - 1) / size * size,
+            "answers share the full blocks of their prompt");
+  }
+  client->admission = plan.sequences[i].admission;
+  client->generated_then = client->generated;
+  client->scheduled = begin;
+}
+
+// Of those that wait for their first admission, this one may be the first.
+void Simulation::CheckOrder(const Client& client) {
+  for (const auto& [key, other] : clients_) {
+    // An answer after the first waits for that, too.
+    if (other.admission != 0 || other.index > 0 || other.caller->cancelled) continue;
+    if (other.caller == client.caller) continue;
+    const char* const wrong = WrongOrder(client, other, now_);
+    Require(*wrong == '\0', wrong);
+    const bool later = other.caller->arrival < client.caller->arrival;
+    if (client.request().priority < other.request().priority && !later) Met(Rare::kAgedFirst);
+    if (client.request().tenant == other.request().tenant) continue;
+    if (!turns_alone_) continue;
+    Require(tenants_.tokens(client.request().tenant) <= tenants_.tokens(other.request().tenant),
+            "the tenant with the fewest tokens goes first");
+    if (later) Met(Rare::kTenantFirst);
+  }
 }
 
 void Simulation::CheckBegin(Client* client, std::int32_t begin) {
@@ -305,20 +405,20 @@ void Simulation::CheckBegin(Client* client, std::int32_t begin) {
   const auto known = static_cast<std::int32_t>(client->hashes.size());
   Require(begin % config_.runner.block_size == 0, "what is found are full blocks");
   Require(begin < known, "a hit never covers the last token");
-  Require(!client->request.bypass_prefix_cache, "who passes the cache by finds nothing");
+  Require(UsesCache(client->request()), "who passes the cache by finds nothing");
   if (begin >= known) return;
-  Require(known_prefixes_.contains(Mix(HashOf(client->request.cache_salt),
+  Require(known_prefixes_.contains(Mix(HashOfSalt(client->request()),
                                        client->hashes[static_cast<std::size_t>(begin - 1)])),
-          "what is found was computed, under the same salt");
+          "what is found was computed, under the same tenant and salt");
   if (begin + config_.runner.block_size >= known) Met(Rare::kHitForAllButOne);
   hits_seen_ += begin;
 }
 
 void Simulation::CheckNobodyWaitsInVain() {
-  for (const auto& [id, client] : clients_) {
-    const bool behind = static_cast<std::int32_t>(client.generated - client.delivered) >=
+  for (const auto& [id, caller] : callers_) {
+    const bool behind = static_cast<std::int32_t>(caller.generated - caller.delivered) >=
                         config_.options.output_window_tokens;
-    Require(client.stalled && behind,
+    Require(caller.stalled && behind,
             absl::StrCat("nothing runs while request ", id.value(), " could"));
   }
 }
@@ -338,11 +438,11 @@ void Simulation::CommitStep() {
 void Simulation::NoteComputed(const StepPlan& plan) {
   const std::int32_t size = config_.runner.block_size;
   for (std::size_t i = 0; i < plan.sequences.size(); ++i) {
-    const auto found = clients_.find(plan.sequences[i].id);
-    if (found == clients_.end() || found->second.request.bypass_prefix_cache) continue;
-    const Client& client = found->second;
+    const Client* const found = FindClient(plan.sequences[i].id, plan.sequences[i].index);
+    if (found == nullptr || !UsesCache(found->request())) continue;
+    const Client& client = *found;
     const std::int32_t end = plan.batch.context_len[i];
-    const std::uint64_t salt = HashOf(client.request.cache_salt);
+    const std::uint64_t salt = HashOfSalt(client.request());
     for (std::int32_t p = end - plan.sequences[i].num_tokens; p < end; ++p) {
       if ((p + 1) % size != 0 || p >= static_cast<std::int32_t>(client.hashes.size())) continue;
       known_prefixes_.insert(Mix(salt, client.hashes[static_cast<std::size_t>(p)]));
@@ -359,37 +459,61 @@ bool Simulation::InFlightHas(RequestId id) const {
   return false;
 }
 
-Client* Simulation::AnyClient() {
-  if (clients_.empty()) return nullptr;
-  auto at = clients_.begin();
-  std::advance(at, rng_.Below(static_cast<std::uint32_t>(clients_.size())));
+Caller* Simulation::AnyCaller() {
+  if (callers_.empty()) return nullptr;
+  auto at = callers_.begin();
+  std::advance(at, rng_.Below(static_cast<std::uint32_t>(callers_.size())));
   return &at->second;
 }
 
+Client* Simulation::FindClient(RequestId id, std::uint32_t index) {
+  const auto found = clients_.find({id, index});
+  return found == clients_.end() ? nullptr : &found->second;
+}
+
+bool Simulation::NeverAdmitted(RequestId id) const { return !callers_.at(id).started; }
+
 void Simulation::CancelAny() {
-  Client* const client = AnyClient();
-  if (client == nullptr || rng_.Percent(10)) {
+  Caller* const caller = AnyCaller();
+  if (caller == nullptr || rng_.Percent(10)) {
     scheduler_.Cancel(RequestId(arrivals_ + 1000), now_);  // nobody's
     return;
   }
-  CancelClient(client);
+  CancelCaller(caller);
 }
 
-void Simulation::CancelClient(Client* client) {
-  client->cancelled = true;
-  if (InFlightHas(client->request.id)) Met(Rare::kCancelledInFlight);
-  if (client->admission == 0) Met(Rare::kCancelledWaiting);
-  const RequestId id = client->request.id;
+void Simulation::CancelCaller(Caller* caller) {
+  caller->cancelled = true;
+  const RequestId id = caller->request.id;
+  if (InFlightHas(id)) Met(Rare::kCancelledInFlight);
+  if (NeverAdmitted(id)) Met(Rare::kCancelledWaiting);
   scheduler_.Cancel(id, now_);
   TakeEvents();
-  Require(!clients_.contains(id), "a cancelled request ends at once");
+  Require(!callers_.contains(id), "a cancelled request ends at once");
 }
 
 void Simulation::Stall() {
-  Client* const client = AnyClient();
-  if (client == nullptr) return;
-  client->stalled = !client->stalled;
-  client->ever_stalled = true;
+  Caller* const caller = AnyCaller();
+  if (caller == nullptr) return;
+  caller->stalled = !caller->stalled;
+  caller->ever_stalled = true;
+}
+
+void Simulation::EndAnswer(const Key& key) {
+  const auto found = clients_.find(key);
+  if (found->second.admission == 0) tenants_.EndWait(found->second.request().tenant);
+  --found->second.caller->answers;
+  clients_.erase(found);
+}
+
+bool Simulation::EndCaller(RequestId id) {
+  const auto caller = callers_.find(id);
+  if (caller == callers_.end()) return false;
+  for (std::uint32_t index = 0; index < caller->second.request.num_sequences; ++index) {
+    if (FindClient(id, index) != nullptr) EndAnswer({id, index});
+  }
+  callers_.erase(caller);
+  return true;
 }
 
 void Simulation::LoseDevice() {
@@ -398,15 +522,15 @@ void Simulation::LoseDevice() {
   scheduler_.FailAll(absl::InternalError("lost"), now_);
   for (TokenEvent& event : scheduler_.TakeEvents()) {
     const auto* failed = std::get_if<FailedEvent>(&event.what);
-    const auto found = clients_.find(event.id);
-    Require(failed != nullptr && found != clients_.end(), "a lost device fails who is left, once");
-    if (failed == nullptr || found == clients_.end()) continue;
+    const auto found = callers_.find(event.id);
+    Require(failed != nullptr && found != callers_.end(), "a lost device fails who is left, once");
+    if (failed == nullptr || found == callers_.end()) continue;
     Require(failed->status.code() == (found->second.generated == 0 ? absl::StatusCode::kUnavailable
                                                                    : absl::StatusCode::kInternal),
             "a lost device is UNAVAILABLE before the first token and INTERNAL after it");
-    clients_.erase(found);
+    EndCaller(event.id);
   }
-  Require(clients_.empty(), "a lost device ends all");
+  Require(callers_.empty(), "a lost device ends all");
   over_ = true;
 }
 
@@ -418,24 +542,27 @@ void Simulation::CutOff() {
   if (over_) return;
   scheduler_.ShutDownAll(now_);
   for (TokenEvent& event : scheduler_.TakeEvents()) {
-    Require(std::holds_alternative<ShutDownEvent>(event.what) && clients_.erase(event.id) == 1,
+    Require(std::holds_alternative<ShutDownEvent>(event.what) && EndCaller(event.id),
             "the end of a drain cuts off who is left, once");
     Met(Rare::kCutOffByDrain);
   }
-  Require(clients_.empty(), "the end of a drain cuts off all");
+  Require(callers_.empty(), "the end of a drain cuts off all");
 }
 
 void Simulation::TakeEvents() {
   for (TokenEvent& event : scheduler_.TakeEvents()) {
-    const auto found = clients_.find(event.id);
-    Require(found != clients_.end(), "nothing follows the end of a request");
-    if (found == clients_.end()) continue;
+    const bool known = callers_.contains(event.id);
+    Require(known, "nothing follows the end of a request");
+    if (!known) continue;
     if (const auto* tokens = std::get_if<TokensEvent>(&event.what)) {
-      TakeTokens(&found->second, *tokens);
-      continue;
+      Client* const client = FindClient(event.id, tokens->index);
+      Require(client != nullptr, "nothing follows the end of an answer");
+      if (client != nullptr) TakeTokens(client, *tokens);
+    } else if (const auto* finished = std::get_if<FinishedEvent>(&event.what)) {
+      TakeFinish(event, *finished);
+    } else {
+      TakeEnd(event);
     }
-    TakeEnd(&found->second, event);
-    clients_.erase(found);
   }
 }
 
@@ -446,73 +573,118 @@ void Simulation::TakeTokens(Client* client, const TokensEvent& event) {
     Require(token.token == client->NextToken(vocab), "each token is the one it would be alone");
     client->Extend(token.token);
     ++client->generated;
-    const auto& ends = client->request.stopping.end_token_ids;
+    ++client->caller->generated;
+    const StoppingParams& stopping = client->request().stopping;
+    const auto& ends = stopping.end_token_ids;
     const bool stop = std::find(ends.begin(), ends.end(), token.token) != ends.end();
     if (stop) Met(Rare::kStopToken);
-    client->complete = stop || client->generated == client->request.stopping.max_new_tokens;
+    client->complete = stop || client->generated == stopping.max_new_tokens;
   }
 }
 
-void Simulation::CheckUsage(const Client& client, const RequestUsage& usage) {
-  const auto prompt = static_cast<std::uint32_t>(client.request.prompt_tokens.size());
-  Require(usage.prompt_tokens == prompt && usage.completion_tokens == client.generated,
+void Simulation::CheckUsage(const Caller& caller, const RequestUsage& usage) {
+  const auto prompt = static_cast<std::uint32_t>(caller.request.prompt_tokens.size());
+  Require(usage.prompt_tokens == prompt && usage.completion_tokens == caller.generated,
           "usage counts the tokens");
   Require(usage.cached_tokens < prompt &&
               usage.cached_tokens % static_cast<std::uint32_t>(config_.runner.block_size) == 0,
           "usage counts full blocks of the prompt as cached");
-  Require(usage.cached_tokens == 0 || !client.request.bypass_prefix_cache,
+  Require(usage.cached_tokens == 0 || !caller.request.bypass_prefix_cache,
           "who passes the cache by has nothing from it");
-  Require(usage.preemptions >= client.preemptions, "usage counts preemptions");
-  Require(client.ever_stalled || usage.preemptions <= kMostPreemptions,
-          "nobody is preempted for ever");
+  Require(usage.preemptions >= caller.preemptions, "usage counts preemptions");
+  Require(
+      caller.ever_stalled || usage.preemptions <= kMostPreemptions * caller.request.num_sequences,
+      "nobody is preempted for ever");
 }
 
-void Simulation::TakeEnd(Client* client, const TokenEvent& event) {
-  if (const auto* finished = std::get_if<FinishedEvent>(&event.what)) {
-    Require(client->complete, "who finishes is complete");
-    return CheckUsage(*client, finished->usage);
+void Simulation::TakeFinish(const TokenEvent& event, const FinishedEvent& finished) {
+  const Client* const client = FindClient(event.id, finished.index);
+  Require(client != nullptr && client->complete, "who finishes is complete");
+  if (client == nullptr) return;
+  const Caller& caller = *client->caller;
+  CheckUsage(caller, finished.usage);
+  Require(finished.last == (caller.answers == 1), "the last answer ends the request");
+  if (finished.last) {
+    EndCaller(event.id);
+  } else {
+    EndAnswer({event.id, finished.index});
   }
+}
+
+void Simulation::TakeEnd(const TokenEvent& event) {
+  const Caller& caller = callers_.at(event.id);
   if (std::holds_alternative<CancelledEvent>(event.what)) {
-    return Require(client->cancelled, "only who was cancelled ends so");
+    Require(caller.cancelled, "only who was cancelled ends so");
+  } else {
+    const auto* failed = std::get_if<FailedEvent>(&event.what);
+    Require(failed != nullptr, "nobody is cut off but at the end of a drain");
+    if (failed != nullptr) TakeFailure(caller, failed->status);
   }
-  const auto* failed = std::get_if<FailedEvent>(&event.what);
-  Require(failed != nullptr, "nobody is cut off but at the end of a drain");
-  if (failed == nullptr) return;
-  switch (failed->status.code()) {
-    case absl::StatusCode::kDeadlineExceeded:
-      Require(client->request.deadline <= now_, "a deadline fails who is past it");
-      return Met(client->admission == 0 ? Rare::kExpiredWaiting : Rare::kExpiredRunning);
+  EndCaller(event.id);
+}
+
+// Answers that wait behind others of a request that has started are not displaced, so who has the
+// most is told where requests have one. At most one more may have been displaced meanwhile.
+void Simulation::CheckDisplaced(const Request& request) {
+  constexpr std::int32_t kOneMore = 1;
+  if (config_.percent_siblings > 0) return;
+  const TenantQueue own = QueueOf(request.tenant);
+  const auto prompt = static_cast<std::int64_t>(request.prompt_tokens.size());
+  for (const auto& [name, waiting] : scheduler_.shares().waiting()) {
+    Require(waiting.sequences <= own.own + 1 + kOneMore ||
+                waiting.prompt_tokens <= own.own_prompt_tokens + prompt,
+            "who has the most in the queue is displaced");
+  }
+}
+
+void Simulation::TakeFailure(const Caller& caller, const absl::Status& status) {
+  const Request& request = caller.request;
+  switch (status.code()) {
+    case absl::StatusCode::kDeadlineExceeded: {
+      if (request.deadline <= now_) {
+        return Met(caller.started ? Rare::kExpiredRunning : Rare::kExpiredWaiting);
+      }
+      const auto prompt = static_cast<std::int64_t>(request.prompt_tokens.size());
+      const Duration at_most = scheduler_.cost().Predict(prompt, request.stopping.min_new_tokens);
+      Require(caller.generated == 0 && now_ + at_most > request.deadline,
+              "a deadline fails who is past it, or cannot meet it");
+      return Met(Rare::kDoomed);
+    }
+    case absl::StatusCode::kResourceExhausted:
+      Require(!caller.started && config_.num_tenants > 1 && RetryAfter(status),
+              "only who never ran is displaced, by another tenant");
+      CheckDisplaced(request);
+      return Met(Rare::kDisplaced);
     case absl::StatusCode::kAborted:
-      Require(client->generated - client->delivered > 0, "who has read all is not aborted");
+      Require(caller.generated - caller.delivered > 0, "who has read all is not aborted");
       return Met(Rare::kAborted);
     case absl::StatusCode::kInternal:
       Require(--spoiled_ >= 0, "only logits that are not finite fail a request inside");
       return Met(Rare::kNotFinite);
     default:
-      return Require(
-          false, absl::StrCat("a request failed with ", std::string(failed->status.ToString())));
+      return Require(false, absl::StrCat("a request failed with ", std::string(status.ToString())));
   }
 }
 
 void Simulation::CreditReaders() {
-  for (auto& [id, client] : clients_) {
-    if (client.stalled || client.delivered == client.generated) continue;
-    client.delivered = client.generated;
-    scheduler_.Credit(id, client.delivered);
+  for (auto& [id, caller] : callers_) {
+    if (caller.stalled || caller.delivered == caller.generated) continue;
+    caller.delivered = caller.generated;
+    scheduler_.Credit(id, caller.delivered);
   }
 }
 
 // All readers read and nothing arrives: everything ends, and every block comes home.
 void Simulation::RunToTheEnd() {
   draining_ = true;
-  for (auto& [id, client] : clients_) client.stalled = false;
+  for (auto& [id, caller] : callers_) caller.stalled = false;
   CreditReaders();
   for (int i = 0; i < kEventsToEnd && !over_; ++i) {
-    if (clients_.empty() && in_flight_.empty()) break;
+    if (callers_.empty() && in_flight_.empty()) break;
     Do(in_flight_.empty() || rng_.Percent(50) ? Event::kLaunch : Event::kCommit);
   }
   if (over_) return;
-  Require(clients_.empty() && in_flight_.empty(), "everything comes to an end");
+  Require(callers_.empty() && in_flight_.empty(), "everything comes to an end");
   Require(scheduler_.kv().num_free() == scheduler_.kv().num_blocks() &&
               scheduler_.kv().num_deferred() == 0,
           "every block comes home");

@@ -13,11 +13,14 @@
 #include <memory>
 #include <string>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
+#include "scheduler/admission.h"
 #include "scheduler/scheduler.h"
 #include "tests/sim/client.h"
 #include "tests/sim/hash_device.h"
+#include "tests/sim/order_oracle.h"
 #include "tests/sim/rng.h"
 #include "tests/sim/sim_config.h"
 
@@ -43,8 +46,14 @@ enum class Rare : std::uint8_t {
   kDeviceLostInFlight,
   kCutOffByDrain,
   kTwoInFlight,
+  kDisplaced,  // by a tenant with less in the queue
+  kRefusedForDeadline,
+  kDoomed,       // ended before a deadline that it could not meet
+  kAgedFirst,    // a lower class before a higher one
+  kTenantFirst,  // a later arrival of a tenant with fewer tokens
+  kSiblingHit,   // an answer began with blocks of another one to the same prompt
 };
-inline constexpr std::size_t kNumRare = 18;
+inline constexpr std::size_t kNumRare = 24;
 extern const std::array<const char*, kNumRare> kRareNames;
 
 struct EpisodeResult {
@@ -73,11 +82,13 @@ class Simulation {
 
   const EpisodeResult& result() const { return result_; }
   bool over() const { return over_; }
-  bool live(RequestId id) const { return clients_.contains(id); }
-  bool anything_live() const { return !clients_.empty(); }
+  bool live(RequestId id) const { return callers_.contains(id); }
+  bool anything_live() const { return !callers_.empty(); }
   bool anything_in_flight() const { return !in_flight_.empty(); }
 
  private:
+  using Key = std::pair<RequestId, std::uint32_t>;  // a request and an index
+
   struct InFlight {
     StepPlan plan;
     StepTicket ticket;
@@ -95,7 +106,7 @@ class Simulation {
   void LaunchStep();
   void CommitStep();
   void CancelAny();
-  void CancelClient(Client* client);
+  void CancelCaller(Caller* caller);
   void Stall();
   void LoseDevice();
   void CutOff();
@@ -103,24 +114,38 @@ class Simulation {
 
   void CheckPlan(const StepPlan& plan);
   void CheckPlanned(const StepPlan& plan, std::size_t i);
+  void CheckAdmission(Client* client, const StepPlan& plan, std::size_t i, std::int32_t begin);
+  void CheckOrder(const Client& client);
   void CheckBegin(Client* client, std::int32_t begin);
   void CheckNobodyWaitsInVain();
   void NoteComputed(const StepPlan& plan);
   void TakeEvents();
   void TakeTokens(Client* client, const TokensEvent& event);
-  void TakeEnd(Client* client, const TokenEvent& event);
-  void CheckUsage(const Client& client, const RequestUsage& usage);
+  void TakeFinish(const TokenEvent& event, const FinishedEvent& finished);
+  void CheckDisplaced(const Request& request);
+  void TakeFailure(const Caller& caller, const absl::Status& status);
+  void TakeEnd(const TokenEvent& event);
+  void CheckUsage(const Caller& caller, const RequestUsage& usage);
+  void EndAnswer(const Key& key);
+  // The request has come to its end. False if it had no answer left.
+  bool EndCaller(RequestId id);
   void CreditReaders();
   LoadSnapshot Snapshot() const;
+  TenantQueue QueueOf(const std::string& tenant) const;
   bool InFlightHas(RequestId id) const;
-  Client* AnyClient();
+  Caller* AnyCaller();
+  Client* FindClient(RequestId id, std::uint32_t index);
+  bool NeverAdmitted(RequestId id) const;
 
   const SimConfig config_;
   Rng rng_;
   HashDevice device_;
   Scheduler scheduler_;
   TimePoint now_;
-  std::map<RequestId, Client> clients_;  // those without an end
+  std::map<RequestId, Caller> callers_;  // those without an end
+  std::map<Key, Client> clients_;        // their answers without an end
+  TenantOracle tenants_;
+  const bool turns_alone_;  // requests wait for their turn, never for memory, and in one class
   std::deque<InFlight> in_flight_;
   // Prefixes that somebody computed and may be found: of salt and hash at the end of a block.
   std::unordered_set<std::uint64_t> known_prefixes_;

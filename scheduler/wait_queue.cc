@@ -1,0 +1,107 @@
+#include "scheduler/wait_queue.h"
+
+#include <algorithm>
+#include <tuple>
+
+#include "base/check.h"
+
+namespace millrace {
+namespace {
+
+std::int64_t AgedClass(const Request& request, TimePoint now, std::int32_t highest) {
+  const std::int64_t steps = std::max<std::int64_t>(0, (now - request.arrival) / kAgeStep);
+  return std::min<std::int64_t>(highest, request.priority + steps);
+}
+
+TimePoint DeadlineOf(const Request& request) {
+  return std::min(request.deadline, request.arrival + PatienceOf(request.priority));
+}
+
+}  // namespace
+
+void WaitQueue::Push(Sequence* sequence) {
+  sequences_.push_back(sequence);
+  prompt_tokens_ += sequence->prompt_to_compute();
+  if (!sequence->preempted()) {
+    shares_.BeginWait(sequence->group->tenant, sequence->prompt_to_compute());
+  }
+}
+
+void WaitQueue::Remove(Sequence* sequence) {
+  const auto at = std::find(sequences_.begin(), sequences_.end(), sequence);
+  MILLRACE_CHECK(at != sequences_.end(), "who leaves the queue is in it");
+  sequences_.erase(at);
+  prompt_tokens_ -= sequence->prompt_to_compute();
+  if (!sequence->preempted()) {
+    shares_.EndWait(sequence->group->tenant, sequence->prompt_to_compute());
+  }
+}
+
+std::int32_t WaitQueue::HighestPriority() const {
+  std::int32_t highest = -kMaxPriority;
+  for (const Sequence* sequence : sequences_) {
+    highest = std::max(highest, sequence->request().priority);
+  }
+  return highest;
+}
+
+bool WaitQueue::Before(const Sequence& a, const Sequence& b, TimePoint now,
+                       std::int32_t highest) const {
+  const Request& ra = a.request();
+  const Request& rb = b.request();
+  const std::int64_t class_a = AgedClass(ra, now, highest);
+  const std::int64_t class_b = AgedClass(rb, now, highest);
+  if (class_a != class_b) return class_a > class_b;
+  const std::int64_t tokens_a = shares_.charged(a.group->tenant);
+  const std::int64_t tokens_b = shares_.charged(b.group->tenant);
+  if (tokens_a != tokens_b) return tokens_a < tokens_b;
+  const auto turn_a = std::tuple(DeadlineOf(ra), ra.arrival, ra.id, a.index);
+  const auto turn_b = std::tuple(DeadlineOf(rb), rb.arrival, rb.id, b.index);
+  return turn_a < turn_b;
+}
+
+Sequence* WaitQueue::First(TimePoint now,
+                           const std::function<bool(const Sequence&)>& may_go) const {
+  // The newest preempted one stands last.
+  for (auto at = sequences_.rbegin(); at != sequences_.rend(); ++at) {
+    if ((*at)->preempted() && may_go(**at)) return *at;
+  }
+  const std::int32_t highest = HighestPriority();
+  Sequence* first = nullptr;
+  for (Sequence* sequence : sequences_) {
+    if (!may_go(*sequence)) continue;
+    if (first == nullptr || Before(*sequence, *first, now, highest)) first = sequence;
+  }
+  return first;
+}
+
+std::int64_t WaitQueue::Held(const Sequence& sequence, Limit limit) const {
+  const FairShare::Waiting waiting = shares_.waiting(sequence.group->tenant);
+  return limit == Limit::kSequences ? waiting.sequences : waiting.prompt_tokens;
+}
+
+Sequence* WaitQueue::Surplus(TimePoint now, Limit limit) const {
+  const std::int32_t highest = HighestPriority();
+  Sequence* last = nullptr;
+  for (Sequence* sequence : sequences_) {
+    if (sequence->group->first_scheduled != TimePoint{}) continue;  // it may have sent tokens
+    if (last != nullptr) {
+      const std::int64_t of_last = Held(*last, limit);
+      const std::int64_t of_this = Held(*sequence, limit);
+      if (of_this < of_last) continue;
+      if (of_this == of_last && !Before(*last, *sequence, now, highest)) continue;
+    }
+    last = sequence;
+  }
+  return last;
+}
+
+TimePoint WaitQueue::oldest_arrival() const {
+  TimePoint oldest = kNoDeadline;
+  for (const Sequence* sequence : sequences_) {
+    oldest = std::min(oldest, sequence->request().arrival);
+  }
+  return oldest;
+}
+
+}  // namespace millrace
