@@ -14,8 +14,9 @@ class CostModel {
   // Learns from one step: time ~ decode time + prefill_tokens * time of a prompt token.
   void Observe(std::int32_t prefill_tokens, std::int32_t decode_tokens, Duration duration);
 
-  // The most prompt tokens for a step with `decode_tokens` running streams to stay within `target`;
-  // at least kMinChunk, so that prompts always get on.
+  // The most prompt tokens for a step with `decode_tokens` running streams to stay within `target`,
+  // or twice a step without any where that is longer, as far as times can be told beforehand; at
+  // least one, so that prompts always get on.
   std::int32_t PrefillBudget(std::int32_t decode_tokens, Duration target, std::int32_t limit) const;
 
   // So many sequences were admitted in the `waited` since others were, while sequences waited.
@@ -32,13 +33,13 @@ class CostModel {
   // Between two admissions while sequences wait. 0: not known.
   double seconds_per_turn() const { return turns_ == 0 ? 0 : turn_seconds_ / turns_; }
 
-  // Less would spend most of a step on reading weights for few rows; one block of 16 rows fills the
-  // kernels' tile.
+  // Less says little about what a token costs: the step is spent on reading weights.
   static constexpr std::int32_t kMinChunk = 16;
 
  private:
   double decode_seconds_ = 0;         // of a step without prompt tokens; 0: not known
   double prefill_token_seconds_ = 0;  // 0: not known
+  double deviation_ = 0;              // of steps with both from what was expected, on average
   // Of steps with prompt tokens; old ones fade.
   double paced_seconds_ = 0;
   double paced_tokens_ = 0;

@@ -108,8 +108,7 @@ StepPlan Scheduler::Schedule(TimePoint now) {
   pass.now = now;
   pass.tokens_left = std::min(options_.max_num_batched_tokens, runner_.max_step_tokens);
   pass.prefill_left = cost_.PrefillBudget(CountDecodes(), options_.itl_target, pass.tokens_left);
-  pass.plan.batch.query_start = {0};
-  pass.plan.batch.block_table_start = {0};
+  Begin(&pass.plan);
   ScheduleRunning(&pass);
   ScheduleWaiting(&pass);
   ObserveTurns(pass);
@@ -117,8 +116,22 @@ StepPlan Scheduler::Schedule(TimePoint now) {
   if (!pass.plan.empty()) {
     pass.plan.preemptions = std::exchange(unreported_preemptions_, 0);
     pass.plan.prefix_cache = kv_.TakeStats();
+    last_table_size_ = pass.plan.batch.block_table.size();
   }
   return std::move(pass.plan);
+}
+
+// A step is much like the one before: room for as much saves growing.
+void Scheduler::Begin(StepPlan* plan) {
+  const std::size_t sequences = running_.size() + 1;
+  ForwardBatch& batch = plan->batch;
+  plan->sequences.reserve(sequences);
+  batch.query_start.reserve(sequences + 1);
+  batch.block_table_start.reserve(sequences + 1);
+  batch.sampling.reserve(sequences);
+  batch.block_table.reserve(last_table_size_ + sequences);
+  batch.query_start.push_back(0);
+  batch.block_table_start.push_back(0);
 }
 
 void Scheduler::ObserveTurns(const Pass& pass) {
@@ -202,17 +215,13 @@ bool Scheduler::CanAdvance(const Sequence& s) const {
 }
 
 void Scheduler::ScheduleRunning(Pass* pass) {
-  // Those that generate come first: what they wait for is one token each. Ids, for a preemption
-  // shortens the list.
-  std::vector<std::pair<RequestId, std::uint32_t>> order;
-  for (const bool generating : {true, false}) {
-    for (const Sequence* s : running_) {
-      if (s->generates() == generating) order.emplace_back(s->request().id, s->index);
-    }
-  }
-  for (const auto& [id, index] : order) {
-    Sequence* sequence = Find(id, index);
-    if (sequence != nullptr && CanAdvance(*sequence)) ScheduleSequence(sequence, pass);
+  // Those that generate come first: what they wait for is one token each. A copy, for a preemption
+  // shortens the list; who is preempted can no longer advance.
+  std::vector<Sequence*> order = running_;
+  std::stable_partition(order.begin(), order.end(),
+                        [](const Sequence* s) { return s->generates(); });
+  for (Sequence* sequence : order) {
+    if (CanAdvance(*sequence)) ScheduleSequence(sequence, pass);
   }
 }
 
@@ -289,8 +298,9 @@ void Scheduler::ScheduleWaiting(Pass* pass) {
     return !s.group->behind() && s.ready() &&
            std::find(passed.begin(), passed.end(), s.group->tenant) == passed.end();
   };
-  // A step that had to preempt has no room for others.
-  while (!pass->preempted) {
+  // A step that had to preempt for those that run has no room for others.
+  if (pass->preempted) return;
+  for (;;) {
     Sequence* const next = waiting_.First(pass->now, may_go);
     if (next == nullptr) return;
     if (CountUnpaused() >= places_ || pass->tokens_left == 0 || pass->prefill_left == 0) {
@@ -368,9 +378,7 @@ void Scheduler::AddToBatch(Sequence* s, std::int32_t num_tokens, Pass* pass) {
   }
   batch.query_start.push_back(batch.num_tokens());
   batch.context_len.push_back(end);
-  for (std::int32_t i = 0; i < BlocksFor(end, kv_.block_size()); ++i) {
-    batch.block_table.push_back(s->blocks.block(i).value());
-  }
+  s->blocks.AppendIds(BlocksFor(end, kv_.block_size()), &batch.block_table);
   batch.block_table_start.push_back(static_cast<std::int32_t>(batch.block_table.size()));
 
   RequestGroup& group = *s->group;

@@ -10,6 +10,7 @@
 #ifndef MILLRACE_SCHEDULER_SCHEDULER_H_
 #define MILLRACE_SCHEDULER_SCHEDULER_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -94,6 +95,7 @@ class Scheduler {
 
   // How fast those that wait get their turn.
   void ObserveTurns(const Pass& pass);
+  void Begin(StepPlan* plan);
   void Expire(TimePoint now);
   void PauseOrResume(TimePoint now);
   std::int32_t CountDecodes() const;
@@ -150,6 +152,7 @@ class Scheduler {
   WaitQueue waiting_{&shares_};
   std::vector<Sequence*> running_;  // by admission, the youngest last; paused ones too
   std::uint64_t admissions_ = 0;
+  std::size_t last_table_size_ = 0;
   TimePoint
       turns_since_{};  // since then sequences wait and nobody was admitted; the epoch: none wait
   std::int32_t unreported_preemptions_ = 0;  // since the last plan that was not empty

@@ -39,6 +39,10 @@ class BlockTable {
   PrefixId known_prefix() const { return known_prefix_; }
 
   std::int32_t num_blocks() const { return static_cast<std::int32_t>(blocks_.size()); }
+  // The first `count` blocks, to the end of `ids`.
+  void AppendIds(std::int32_t count, std::vector<std::int32_t>* ids) const {
+    for (std::int32_t i = 0; i < count; ++i) ids->push_back(block(i).value());
+  }
   BlockId block(std::int32_t i) const { return blocks_[static_cast<std::size_t>(i)].id(); }
 
  private:

@@ -152,6 +152,27 @@ TEST(Order, NoPromptTokenIsComputedForACallThatCannotMeetItsDeadline) {
   EXPECT_TRUE(driver.received(3).finished.has_value());
 }
 
+// It had taken the blocks of one whose reader is behind; the step was empty then, and the engine
+// slept though others could run.
+TEST(Order, ADoomedCallThatGotRoomLeavesItToTheNext) {
+  SchedulerOptions options = SmallOptions();
+  options.output_window_tokens = 2;
+  RunnerInfo runner = SmallRunner();
+  runner.num_kv_blocks = 24;
+  SchedulerDriver driver(options, runner);
+  driver.Submit(MakeRequest(1, 40, 10));
+  driver.RunToEnd();  // its reader is behind now
+  ASSERT_EQ(driver.scheduler().num_running(), 1);
+  Request doomed = MakeRequest(2, 80, 1);
+  doomed.deadline = driver.now() + milliseconds(1);
+  driver.Submit(doomed);
+  driver.Submit(MakeRequest(3, 4, 1));
+  const StepPlan* const plan = driver.Launch();
+  ASSERT_NE(plan, nullptr);
+  EXPECT_TRUE(driver.received(2).failed.has_value());
+  EXPECT_EQ(plan->sequences[0].id, RequestId(3));
+}
+
 TEST(Order, TwoTenantsAtTenToOneGetTheSame) {
   SchedulerOptions options = SmallOptions();
   options.max_num_seqs = 4;

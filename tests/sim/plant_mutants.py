@@ -46,12 +46,12 @@ MUTANTS = [
      [(SCHEDULER, "void Scheduler::Detach(Sequence* sequence) {\n  kv_.Release(&sequence->blocks);",
        "void Scheduler::Detach(Sequence* sequence) {\n  if (!MUTANT) kv_.Release(&sequence->blocks);")]),
     ("who cannot go on ends the round for all", "vLLM 35852",
-     [(SCHEDULER, "if (sequence != nullptr && CanAdvance(*sequence)) ScheduleSequence(sequence, pass);",
-       "if (MUTANT && (sequence == nullptr || !CanAdvance(*sequence))) break;\n"
-       "    if (sequence != nullptr && CanAdvance(*sequence)) ScheduleSequence(sequence, pass);")]),
+     [(SCHEDULER, "    if (CanAdvance(*sequence)) ScheduleSequence(sequence, pass);",
+       "    if (MUTANT && !CanAdvance(*sequence)) break;\n"
+       "    if (CanAdvance(*sequence)) ScheduleSequence(sequence, pass);")]),
     ("the last in the queue is never admitted", "vLLM 45406",
-     [(SCHEDULER, "  while (!pass->preempted) {",
-       "  while (!pass->preempted && !(MUTANT && waiting_.size() == 1)) {")]),
+     [(SCHEDULER, "  for (;;) {",
+       "  while (!(MUTANT && waiting_.size() == 1)) {")]),
     ("one of the very step is preempted", "BLIS R21",
      [(SCHEDULER, "return !planned(s) && s->preemptions < kMaxPreemptions &&\n               s->generated()",
        "return (MUTANT || !planned(s)) && s->preemptions < kMaxPreemptions &&\n               (MUTANT ? planned(s) : true) && s->generated()")]),

@@ -36,7 +36,8 @@ const std::array<const char*, kNumRare> kRareNames = {
     "ended before a deadline that it could not meet",
     "a lower class first, by age",
     "a later arrival first, by its tenant",
-    "an answer began with blocks of another"};
+    "an answer began with blocks of another",
+    "a step that ended late"};
 
 namespace {
 
@@ -272,7 +273,7 @@ void Simulation::Arrive() {
   }
   const double own =
       load.prefill_seconds_per_token * static_cast<double>(request.prompt_tokens.size());
-  Require(request.deadline == kNoDeadline || own <= ToSeconds(request.deadline - now_),
+  Require(request.deadline == kNoDeadline || own - 1e-8 <= ToSeconds(request.deadline - now_),
           "who cannot have its first token before its deadline is refused");
   TakeRequest(std::move(request));
 }
@@ -338,7 +339,8 @@ void Simulation::CheckPlanned(const StepPlan& plan, std::size_t i) {
   Require(request.deadline > now_, "nothing is scheduled after its deadline");
   const std::int32_t begin = plan.batch.context_len[i] - planned.num_tokens;
   if (planned.admission != client->admission) CheckAdmission(client, plan, i, begin);
-  if (client->caller->generated == 0 && begin < client->prompt_len() && request.deadline != kNoDeadline) {
+  if (client->caller->generated == 0 && begin < client->prompt_len() &&
+      request.deadline != kNoDeadline) {
     const Duration left =
         scheduler_.cost().Predict(client->prompt_len() - begin, request.stopping.min_new_tokens);
     Require(now_ + left <= request.deadline, "no prompt token is spent on a doomed call");
@@ -372,7 +374,11 @@ void Simulation::CheckAdmission(Client* client, const StepPlan& plan, std::size_
     if (client->index > 0) Met(Rare::kSiblingHit);
   }
   const Client* const sibling = client->index > 0 ? FindClient(client->request().id, 0) : nullptr;
-  if (turns_alone_ && sibling != nullptr && !client->caller->ever_stalled) {
+  // What the first holds may be forgotten: as a copy of a block of another that was evicted, or for
+  // logits of another that were not finite.
+  const bool forgotten = result_.rare[static_cast<std::size_t>(Rare::kEvicted)] > 0 ||
+                         result_.rare[static_cast<std::size_t>(Rare::kNotFinite)] > 0;
+  if (turns_alone_ && !forgotten && sibling != nullptr && !client->caller->ever_stalled) {
     const std::int32_t size = config_.runner.block_size;
     Require(begin >= (client->prompt_len() - 1) / size * size,
             "answers share the full blocks of their prompt");
@@ -429,7 +435,10 @@ void Simulation::CommitStep() {
   if (!result.ok()) return LoseDevice();
   const InFlight step = std::move(in_flight_.front());
   in_flight_.pop_front();
-  const milliseconds took(rng_.Between(1, 6));
+  // Now and then a step ends late: the machine did something else.
+  const bool late = rng_.Percent(1);
+  if (late) Met(Rare::kLateStep);
+  const milliseconds took(late ? rng_.Between(100, 5000) : rng_.Between(1, 6));
   now_ += took;
   NoteComputed(step.plan);
   scheduler_.Commit(step.plan, *result, took, now_);
@@ -624,15 +633,16 @@ void Simulation::TakeEnd(const TokenEvent& event) {
 }
 
 // Answers that wait behind others of a request that has started are not displaced, so who has the
-// most is told where requests have one. At most one more may have been displaced meanwhile.
+// most is told where requests have one.
 void Simulation::CheckDisplaced(const Request& request) {
-  constexpr std::int32_t kOneMore = 1;
   if (config_.percent_siblings > 0) return;
-  const TenantQueue own = QueueOf(request.tenant);
-  const auto prompt = static_cast<std::int64_t>(request.prompt_tokens.size());
-  for (const auto& [name, waiting] : scheduler_.shares().waiting()) {
-    Require(waiting.sequences <= own.own + 1 + kOneMore ||
-                waiting.prompt_tokens <= own.own_prompt_tokens + prompt,
+  std::map<std::string, std::int64_t> tokens;
+  for (const auto& [key, client] : clients_) {
+    if (client.admission == 0) tokens[client.request().tenant] += client.prompt_len();
+  }
+  const std::int32_t own = tenants_.waiting(request.tenant);
+  for (const auto& [tenant, waiting] : tokens) {
+    Require(tenants_.waiting(tenant) <= own || waiting <= tokens[request.tenant],
             "who has the most in the queue is displaced");
   }
 }

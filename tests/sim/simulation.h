@@ -52,8 +52,9 @@ enum class Rare : std::uint8_t {
   kAgedFirst,    // a lower class before a higher one
   kTenantFirst,  // a later arrival of a tenant with fewer tokens
   kSiblingHit,   // an answer began with blocks of another one to the same prompt
+  kLateStep,
 };
-inline constexpr std::size_t kNumRare = 24;
+inline constexpr std::size_t kNumRare = 25;
 extern const std::array<const char*, kNumRare> kRareNames;
 
 struct EpisodeResult {
