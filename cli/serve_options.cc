@@ -33,11 +33,11 @@ struct Raw {
   std::string log_level = "info";
   std::string log_format = "text";
   std::vector<std::string> gateways;
-  std::array<std::string, 5> later;  // values of flags of later versions
+  std::array<std::string, 4> later;  // values of flags of later versions
 };
 
-constexpr std::array<std::string_view, 5> kLaterFlags = {"--http", "--record", "--tls-cert",
-                                                         "--tls-key", "--tls-ca"};
+constexpr std::array<std::string_view, 4> kLaterFlags = {"--http", "--tls-cert", "--tls-key",
+                                                         "--tls-ca"};
 
 void AddModelFlags(CLI::App* app, ServeOptions* options, Raw* raw) {
   app->add_option("--model", options->load.path, "The GGUF file")->required();
@@ -97,6 +97,10 @@ void AddServingFlags(CLI::App* app, ServeOptions* options, Raw* raw) {
          "x-gateway-inference-fairness-id, and a priority above 0")
       ->delimiter(',')
       ->allow_extra_args(false);
+  app->add_option("--record", options->scheduler.record_path,
+                  "Writes all that arrives and is decided to this file, prompts and answers too; "
+                  "tools/sim --replay plays it again")
+      ->type_name("FILE");
   app->add_option("--log-level", raw->log_level, "debug, info, warning or error")
       ->capture_default_str();
   app->add_option("--log-format", raw->log_format, "text or json")->capture_default_str();

@@ -13,8 +13,9 @@
 #include "base/status.h"
 #include "base/thread_name.h"
 #include "scheduler/admission.h"
-#include "scheduler/scheduler.h"
+#include "scheduler/recorded_scheduler.h"
 #include "scheduler/submission_channel.h"
+#include "scheduler/trace.h"
 
 namespace millrace {
 namespace {
@@ -83,12 +84,12 @@ class ThreadedEngine final : public Engine {
  public:
   ThreadedEngine(const SchedulerOptions& options, ModelRunner* runner,
                  std::shared_ptr<const TokenBytes> token_bytes, const Clock* clock,
-                 TokenChannel* out)
+                 TokenChannel* out, std::unique_ptr<TraceWriter> trace)
       : options_(options),
         runner_(runner),
         clock_(clock),
         out_(out),
-        scheduler_(options, runner->info(), std::move(token_bytes)) {
+        scheduler_(options, runner->info(), std::move(token_bytes), std::move(trace)) {
     published_.kv_blocks_total = runner->info().num_kv_blocks;
   }
 
@@ -190,7 +191,7 @@ class ThreadedEngine final : public Engine {
 
   bool Done() {
     if (!closed_) return false;
-    if (scheduler_.idle() && in_flight_.empty()) return true;
+    if (scheduler_->idle() && in_flight_.empty()) return true;
     if (clock_->Now() < drain_deadline_) return false;
     while (!in_flight_.empty()) AwaitOldest();
     scheduler_.ShutDownAll(clock_->Now());
@@ -200,7 +201,7 @@ class ThreadedEngine final : public Engine {
 
   void Receive(bool wait) {
     const TimePoint until =
-        closed_ ? std::min(scheduler_.NextTimeout(), drain_deadline_) : scheduler_.NextTimeout();
+        closed_ ? std::min(scheduler_->NextTimeout(), drain_deadline_) : scheduler_->NextTimeout();
     SubmissionChannel::Batch batch = submissions_.Receive(wait, until);
     closed_ = batch.closed;
     drain_deadline_ = batch.drain_deadline;
@@ -307,19 +308,19 @@ class ThreadedEngine final : public Engine {
       MutexLock lock(&mutex_);
       unseen_.Subtract(seen_);
       seen_ = {};
-      waiting_by_tenant_ = scheduler_.shares().waiting();
-      published_.running = scheduler_.num_running();
-      published_.waiting = scheduler_.num_waiting();
-      published_.waiting_prompt_tokens = scheduler_.waiting_prompt_tokens();
-      published_.prompt_backlog = scheduler_.prompt_backlog();
-      const CostModel& cost = scheduler_.cost();
+      waiting_by_tenant_ = scheduler_->shares().waiting();
+      published_.running = scheduler_->num_running();
+      published_.waiting = scheduler_->num_waiting();
+      published_.waiting_prompt_tokens = scheduler_->waiting_prompt_tokens();
+      published_.prompt_backlog = scheduler_->prompt_backlog();
+      const CostModel& cost = scheduler_->cost();
       published_.prefill_seconds_per_token = cost.prefill_pace();
       published_.decode_seconds_per_token = cost.decode_seconds();
       published_.seconds_per_turn = cost.seconds_per_turn();
-      published_.kv_blocks_used = scheduler_.kv().num_blocks() - scheduler_.kv().num_free();
-      published_.kv_blocks_cached = scheduler_.kv().num_cached();
+      published_.kv_blocks_used = scheduler_->kv().num_blocks() - scheduler_->kv().num_free();
+      published_.kv_blocks_cached = scheduler_->kv().num_cached();
       published_.tokens_per_second = rate_.PerSecond(now);
-      const TimePoint oldest = scheduler_.oldest_arrival();
+      const TimePoint oldest = scheduler_->oldest_arrival();
       published_.oldest_wait = oldest == kNoDeadline ? Duration::zero() : now - oldest;
       published_.last_step = last_step_;
     }
@@ -339,7 +340,7 @@ class ThreadedEngine final : public Engine {
   std::map<std::string, FairShare::Waiting> waiting_by_tenant_ ABSL_GUARDED_BY(mutex_);
 
   // Engine thread only.
-  Scheduler scheduler_;
+  RecordedScheduler scheduler_;
   std::deque<InFlight> in_flight_;
   Unpublished seen_;  // received since the last publication
   RateMeter rate_;
@@ -368,7 +369,13 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(
     resolved.max_queue_tokens =
         std::int64_t{4} * runner->info().num_kv_blocks * runner->info().block_size;
   }
-  return std::make_unique<ThreadedEngine>(resolved, runner, std::move(token_bytes), clock, out);
+  std::unique_ptr<TraceWriter> trace;
+  if (!options.record_path.empty()) {
+    MILLRACE_ASSIGN_OR_RETURN(
+        trace, TraceWriter::Create(options.record_path, resolved, runner->info(), token_bytes));
+  }
+  return std::make_unique<ThreadedEngine>(resolved, runner, std::move(token_bytes), clock, out,
+                                          std::move(trace));
 }
 
 }  // namespace millrace

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -30,6 +31,7 @@ struct SchedulerOptions {
   Duration itl_target{};                     // prefill chunks are sized so that a step stays below
   std::int32_t output_window_tokens = 1024;  // generated and not delivered before a sequence pauses
   Duration max_pause = std::chrono::seconds(30);  // a reader slower than this ends with ABORTED
+  std::string record_path;  // of a trace (scheduler/trace.h) that the engine writes; "": none
 };
 
 // The state after the last Commit; what admission and health look at. A value.

@@ -30,6 +30,8 @@ class StopMatcher {
   std::string Flush();
 
   const std::string& stop_string(std::uint32_t index) const { return stop_strings_[index]; }
+  const std::vector<std::string>& stop_strings() const { return stop_strings_; }
+  bool include_stop_string() const { return include_stop_string_; }
 
  private:
   // A stop string with its automaton (Knuth, Morris, Pratt): a byte costs constant time on average,

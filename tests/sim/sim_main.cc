@@ -17,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "tests/sim/replay.h"
 #include "tests/sim/simulation.h"
 
 namespace millrace::sim {
@@ -26,6 +27,8 @@ constexpr char kUsage[] =
     "usage: tools/sim [--steps N] [--seed S]          episodes from seed S on (1) until N events "
     "are done (1e7)\n"
     "       tools/sim --episode S [--events N] [--without KIND,...]   one episode, as far as told\n"
+    "       tools/sim --replay FILE                   the record of a server (serve --record) "
+    "again\n"
     "       tools/sim --mutants                       how many planted bugs are found\n"
     "A step is an event: an arrival, a cancel, a launch, a commit, ...; after each all promises "
     "are "
@@ -39,6 +42,7 @@ struct Options {
   bool one = false;
   std::uint64_t events = UINT64_MAX;
   std::vector<Event> without;
+  std::string replay;  // a file; "": none
 };
 
 bool ParseNumber(std::string_view text, std::uint64_t* out) {
@@ -71,9 +75,15 @@ std::string Parse(int argc, char** argv, Options* options) {
     const std::string flag = argv[i];
     const bool number =
         flag == "--steps" || flag == "--seed" || flag == "--episode" || flag == "--events";
-    if (!number && flag != "--without") return absl::StrCat(flag, ": no such flag");
+    if (!number && flag != "--without" && flag != "--replay") {
+      return absl::StrCat(flag, ": no such flag");
+    }
     if (i + 1 == argc) return absl::StrCat(flag, ": want a value");
     const std::string value = argv[++i];
+    if (flag == "--replay") {
+      options->replay = value;
+      continue;
+    }
     if (flag == "--without") {
       if (ParseWithout(value, &options->without)) continue;
       return absl::StrCat("--without ", value, ": want some of ", Names());
@@ -177,6 +187,21 @@ int RunMany(const Options& options) {
   return ok ? 0 : 1;
 }
 
+int RunReplay(const std::string& path) {
+  const absl::StatusOr<ReplayResult> result = Replay(path);
+  if (!result.ok()) {
+    std::fprintf(stderr, "sim: %s\n", std::string(result.status().message()).c_str());
+    return absl::IsNotFound(result.status()) ? 2 : 1;
+  }
+  if (!result->difference.empty()) std::printf("%s\n", result->difference.c_str());
+  std::printf("sim: replayed %llu requests, %llu plans, %llu tokens: %s\n",
+              static_cast<unsigned long long>(result->requests),
+              static_cast<unsigned long long>(result->plans),
+              static_cast<unsigned long long>(result->tokens),
+              result->difference.empty() ? "the same actions" : "FAILED");
+  return result->difference.empty() ? 0 : 1;
+}
+
 int RunOne(const Options& options) {
   PrepareAbortMessage(options.seed);
   const EpisodeResult result = RunEpisode(options.seed, options.events, options.without);
@@ -208,5 +233,6 @@ int main(int argc, char** argv) {
     return 2;
   }
   std::signal(SIGABRT, millrace::sim::OnAbort);
+  if (!options.replay.empty()) return millrace::sim::RunReplay(options.replay);
   return options.one ? millrace::sim::RunOne(options) : millrace::sim::RunMany(options);
 }
