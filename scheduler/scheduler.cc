@@ -23,8 +23,8 @@ std::string SaltOf(const Request& request) {
   return absl::StrCat(request.tenant.size(), ":", request.tenant, request.cache_salt);
 }
 
-// A request that does not fit may be passed by other tenants' so long after its arrival, and then
-// by nobody: room is used meanwhile, and whoever needs much of it gets it.
+// A request that does not fit may be passed by other tenants' until one of those that wait for
+// their first admission is so old: room is used meanwhile, and whoever needs much of it gets it.
 constexpr Duration kMayBePassed = std::chrono::seconds(30);
 // Each one passed costs a look at the queue.
 constexpr std::size_t kMostPassed = 4;
@@ -310,7 +310,7 @@ void Scheduler::ScheduleWaiting(Pass* pass) {
     if (!ReserveForAdmission(next, pass)) {
       // Blocks on their way back are waited for.
       if (kv_.num_deferred() > 0 || next->preempted() || passed.size() >= kMostPassed ||
-          pass->now - next->request().arrival >= kMayBePassed) {
+          pass->now - waiting_.oldest_arrival_of_new() >= kMayBePassed) {
         return;
       }
       passed.push_back(next->group->tenant);

@@ -104,4 +104,12 @@ TimePoint WaitQueue::oldest_arrival() const {
   return oldest;
 }
 
+TimePoint WaitQueue::oldest_arrival_of_new() const {
+  TimePoint oldest = kNoDeadline;
+  for (const Sequence* sequence : sequences_) {
+    if (!sequence->preempted()) oldest = std::min(oldest, sequence->request().arrival);
+  }
+  return oldest;
+}
+
 }  // namespace millrace

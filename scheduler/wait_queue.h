@@ -53,7 +53,8 @@ class WaitQueue {
   std::int32_t size() const { return static_cast<std::int32_t>(sequences_.size()); }
   // Tokens that their prompts have, as far as not computed for a sibling.
   std::int64_t prompt_tokens() const { return prompt_tokens_; }
-  TimePoint oldest_arrival() const;  // kNoDeadline if none wait
+  TimePoint oldest_arrival() const;         // kNoDeadline if none wait
+  TimePoint oldest_arrival_of_new() const;  // of those that wait for their first admission
   const std::vector<Sequence*>& sequences() const { return sequences_; }
 
  private:
