@@ -1,4 +1,5 @@
-// `millrace loadgen`: many requests to a server in a closed loop, and what became of them.
+// `millrace loadgen`: many requests to a server, in a closed loop or at a rate, and what became of
+// them.
 #include <grpcpp/grpcpp.h>
 #include <CLI/CLI.hpp>
 
@@ -35,12 +36,17 @@ constexpr char kName[] = "loadgen";
 // How many workers the first tenant has for each one of another: an attacker beside victims.
 constexpr int kGreed = 10;
 
+// Without --concurrency: a loop of so many, or at most so many at once when they come by --rate.
+constexpr int kClosedLoop = 8;
+constexpr int kOpenLoop = 512;
+
 // What a slow reader waits between two messages.
 constexpr auto kSlowPause = std::chrono::milliseconds(200);
 
 struct Options {
   std::string target;
-  int concurrency = 8;
+  int concurrency = 0;  // 0: of the loop's kind
+  double rate = 0;      // requests a second; 0: a closed loop
   int requests = 100;
   std::string prompt_tokens = "uniform:16:256";
   std::string output_tokens = "uniform:16:128";
@@ -54,6 +60,7 @@ struct Options {
 
 // One request, drawn before it is sent so that runs with one seed ask for the same.
 struct Plan {
+  Duration start{};  // since the beginning, with --rate
   std::uint32_t prompt_tokens = 0;
   std::uint32_t output_tokens = 0;
   std::uint64_t seed = 0;
@@ -63,6 +70,7 @@ struct Plan {
 
 struct Outcome {
   std::string code;
+  double late = 0;  // seconds after its time, with --rate: nobody was free to send it
   std::uint64_t tokens = 0;
   double first_token = -1;  // seconds since the start; -1: none came
   double total = 0;
@@ -84,8 +92,13 @@ absl::StatusOr<std::vector<Plan>> MakePlans(const Options& options, std::uint32_
   MILLRACE_ASSIGN_OR_RETURN(const auto output, Distribution::Parse(options.output_tokens));
   std::mt19937_64 rng(options.seed);
   std::uniform_real_distribution<double> share(0, 1);
+  std::exponential_distribution<double> gap(options.rate > 0 ? options.rate : 1);
+  double at = 0;
   std::vector<Plan> plans(static_cast<std::size_t>(options.requests));
   for (Plan& plan : plans) {
+    // Poisson arrivals.
+    if (options.rate > 0) at += gap(rng);
+    plan.start = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(at));
     plan.prompt_tokens = std::min(prompt.Draw(&rng), context - 1);
     plan.output_tokens = std::min(output.Draw(&rng), context - plan.prompt_tokens);
     plan.seed = rng();
@@ -149,7 +162,8 @@ Outcome RunOne(v1::GenerationService::Stub* stub, const Options& options, const 
   return outcome;
 }
 
-// Every worker sends the next request when its last one has ended.
+// Every worker sends the next request when its last one has ended and, with --rate, its time has
+// come.
 std::vector<Outcome> RunAll(const std::shared_ptr<grpc::Channel>& channel, const Options& options,
                             const std::vector<Plan>& plans, std::uint32_t vocab) {
   std::vector<Outcome> outcomes(plans.size());
@@ -158,13 +172,18 @@ std::vector<Outcome> RunAll(const std::shared_ptr<grpc::Channel>& channel, const
   Mutex mutex;
   std::uint64_t done = 0;  // guarded by mutex, as the bar is
   ProgressBar bar("requests");
+  const auto begin = std::chrono::steady_clock::now();
   std::vector<std::thread> workers;
   for (int i = 0; i < options.concurrency; ++i) {
     workers.emplace_back([&, tenant = TenantOf(i, options)] {
       const auto stub = v1::GenerationService::NewStub(channel);
       for (std::size_t at = next++; at < plans.size(); at = next++) {
         if (at + 1 == plans.size()) contended = false;
+        const auto start = begin + plans[at].start;
+        std::this_thread::sleep_until(start);
+        const Duration late = std::chrono::steady_clock::now() - start;
         outcomes[at] = RunOne(stub.get(), options, plans[at], vocab, tenant, contended);
+        if (options.rate > 0) outcomes[at].late = ToSeconds(late);
         MutexLock lock(&mutex);
         bar.Update(++done, plans.size());
       }
@@ -217,13 +236,15 @@ nlohmann::json SummariseTenants(const Options& options, const std::vector<Outcom
 nlohmann::json Summarise(const Options& options, const std::vector<Outcome>& outcomes,
                          double seconds) {
   std::map<std::string, int> statuses;
-  std::vector<double> first, between, total;
+  std::vector<double> first, between, total, refused, late;
   std::uint64_t tokens = 0;
   std::uint64_t good_tokens = 0;
   for (const Outcome& outcome : outcomes) {
     ++statuses[outcome.code];
     tokens += outcome.tokens;
     if (outcome.first_token >= 0) first.push_back(outcome.first_token);
+    if (options.rate > 0) late.push_back(outcome.late);
+    if (outcome.code == "RESOURCE_EXHAUSTED") refused.push_back(outcome.total);
     between.insert(between.end(), outcome.between.begin(), outcome.between.end());
     if (outcome.code != "OK") continue;
     good_tokens += outcome.tokens;
@@ -231,6 +252,7 @@ nlohmann::json Summarise(const Options& options, const std::vector<Outcome>& out
   }
   return {{"target", options.target},
           {"concurrency", options.concurrency},
+          {"rate", options.rate},
           {"requests", outcomes.size()},
           {"seed", options.seed},
           {"prompt_tokens", options.prompt_tokens},
@@ -244,13 +266,16 @@ nlohmann::json Summarise(const Options& options, const std::vector<Outcome>& out
           {"tenants", SummariseTenants(options, outcomes)},
           {"ttft_seconds", Quantiles(std::move(first))},
           {"itl_seconds", Quantiles(std::move(between))},
-          {"e2e_seconds", Quantiles(std::move(total))}};
+          {"e2e_seconds", Quantiles(std::move(total))},
+          {"refusal_seconds", Quantiles(std::move(refused))},
+          {"late_seconds", Quantiles(std::move(late))}};
 }
 
 void Print(const nlohmann::json& summary) {
   std::printf("%.1f tok/s, %.2f requests/s, %.1f s\n", summary["tokens_per_second"].get<double>(),
               summary["requests_per_second"].get<double>(), summary["seconds"].get<double>());
-  for (const char* name : {"ttft_seconds", "itl_seconds", "e2e_seconds"}) {
+  for (const char* name :
+       {"ttft_seconds", "itl_seconds", "e2e_seconds", "refusal_seconds", "late_seconds"}) {
     const nlohmann::json& q = summary[name];
     if (q.is_null()) continue;
     std::printf("  %-28s p50 %.4f  p90 %.4f  p99 %.4f  max %.4f\n", name, q["p50"].get<double>(),
@@ -303,14 +328,18 @@ int RunLoadgen(int argc, char** argv) {
   CLI::App app(
       "Sends many requests with random prompts and counts what comes back: throughput, latencies "
       "and every status. Each of --concurrency workers sends its next request when the last one "
-      "has ended",
+      "has ended; with --rate requests come by themselves",
       kName);
   Options options;
-  double rate = 0;
   app.add_option("--target", options.target, "HOST:PORT of the server")->required();
-  app.add_option("--concurrency", options.concurrency, "Requests at once")
-      ->capture_default_str()
+  app.add_option("--concurrency", options.concurrency,
+                 absl::StrCat("Requests at once (default: ", kClosedLoop,
+                              "); with --rate at most (", kOpenLoop, ")"))
       ->check(CLI::Range(1, 4096));
+  app.add_option(
+         "--rate", options.rate,
+         "Requests a second on average, at random times (Poisson), whatever becomes of them")
+      ->check(CLI::Range(0.001, 1e6));
   app.add_option("--requests", options.requests, "Requests in all")
       ->capture_default_str()
       ->check(CLI::Range(1, 10000000));
@@ -338,9 +367,8 @@ int RunLoadgen(int argc, char** argv) {
       ->check(CLI::Range(1, 1000));
   app.add_option("--seed", options.seed, "Draws the same requests again")->capture_default_str();
   app.add_option("--json", options.json, "Writes the figures to this file too");
-  auto* open_loop = app.add_option("--rate", rate, "not built yet in this version");
   if (const auto code = ParseFlags(&app, argc, argv)) return *code;
-  if (!open_loop->empty()) return Fail(kName, "--rate: not built yet in this version", 2);
+  if (options.concurrency == 0) options.concurrency = options.rate > 0 ? kOpenLoop : kClosedLoop;
   for (const std::string& text : {options.prompt_tokens, options.output_tokens}) {
     const auto parsed = Distribution::Parse(text);
     if (!parsed.ok()) return Fail(kName, std::string(parsed.status().message()), 2);
