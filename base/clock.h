@@ -15,6 +15,13 @@ inline constexpr TimePoint kNoDeadline = TimePoint::max();
 
 inline double ToSeconds(Duration d) { return std::chrono::duration<double>(d).count(); }
 
+// At most some days: beyond any deadline, and far from the end of what nanoseconds can count.
+inline Duration FromSeconds(double seconds) {
+  constexpr double kForever = 1e6;
+  return std::chrono::duration_cast<Duration>(
+      std::chrono::duration<double>(seconds < kForever ? seconds : kForever));
+}
+
 // Thread-safe.
 class Clock {
  public:

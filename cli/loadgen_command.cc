@@ -369,6 +369,12 @@ int RunLoadgen(int argc, char** argv) {
   app.add_option("--json", options.json, "Writes the figures to this file too");
   if (const auto code = ParseFlags(&app, argc, argv)) return *code;
   if (options.concurrency == 0) options.concurrency = options.rate > 0 ? kOpenLoop : kClosedLoop;
+  if (options.tenants > 1 && options.concurrency < kGreed + options.tenants - 1) {
+    return Fail(kName,
+                absl::StrCat("--concurrency ", options.concurrency, ": --tenants ", options.tenants,
+                             " want at least ", kGreed + options.tenants - 1),
+                2);
+  }
   for (const std::string& text : {options.prompt_tokens, options.output_tokens}) {
     const auto parsed = Distribution::Parse(text);
     if (!parsed.ok()) return Fail(kName, std::string(parsed.status().message()), 2);

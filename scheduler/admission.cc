@@ -35,13 +35,6 @@ absl::Status CheckFits(const Request& request, const RunnerInfo& runner) {
   return absl::OkStatus();
 }
 
-Duration Seconds(double seconds) {
-  // Far beyond any deadline, and far from the end of what nanoseconds can count.
-  constexpr double kForever = 1e6;
-  return std::chrono::duration_cast<Duration>(
-      std::chrono::duration<double>(std::min(seconds, kForever)));
-}
-
 absl::Status Shed(const std::string& message, std::string_view reason, Duration retry_after) {
   // While nothing was measured.
   constexpr Duration kSomeTime = std::chrono::seconds(1);
@@ -56,25 +49,29 @@ std::int32_t FreePlaces(const LoadSnapshot& snapshot, const SchedulerOptions& op
 
 // How long until one of so many that wait for places has had its turn.
 Duration Turns(std::int32_t waiting, const LoadSnapshot& snapshot) {
-  return waiting <= 0 ? Duration::zero() : Seconds(waiting * snapshot.seconds_per_turn);
+  return waiting <= 0 ? Duration::zero() : FromSeconds(waiting * snapshot.seconds_per_turn);
 }
 
-absl::Status CheckQueue(const Request& request, const LoadSnapshot& snapshot, const Unseen& unseen,
-                        const TenantQueue& tenant, const SchedulerOptions& options) {
-  const std::int32_t tenants = std::max(1, tenant.tenants);
-  const std::int32_t waiting = snapshot.waiting + unseen.sequences;
+absl::Status CheckQueue(const Request& request, const LoadSnapshot& snapshot,
+                        const QueueView& queue, const SchedulerOptions& options) {
+  const std::int32_t tenants = queue.NumTenantsWith(request.tenant);
+  const QueueView::Waiting own = queue.Of(request.tenant);
+  const auto more = static_cast<std::int32_t>(request.num_sequences);
+  const std::int32_t waiting = queue.total().sequences;
   const std::int32_t room = options.max_queue + FreePlaces(snapshot, options);
-  // A tenant with less than its share of a full queue takes the place of one with more.
-  const bool has_share = tenants == 1 || tenant.own >= room / tenants;
-  if (waiting >= room && has_share) {
+  // A tenant with less than its share of a full queue takes the place of one with more. A request
+  // that is larger than the queue has it for itself.
+  const bool has_share = tenants == 1 || own.sequences + more > room / tenants;
+  const bool too_large = waiting == 0 && room > 0;
+  if (waiting + more > room && has_share && !too_large) {
     return Shed(absl::StrCat("the queue is full: ", waiting, " sequences wait, --max-queue is ",
                              options.max_queue),
                 kQueueFull, Turns(1, snapshot));
   }
-  const std::int64_t tokens = snapshot.waiting_prompt_tokens + unseen.prompt_tokens;
+  const std::int64_t tokens = queue.total().prompt_tokens;
   const auto prompt = static_cast<std::int64_t>(request.prompt_tokens.size());
   const bool has_tokens =
-      tenants == 1 || tenant.own_prompt_tokens + prompt > options.max_queue_tokens / tenants;
+      tenants == 1 || own.prompt_tokens + prompt > options.max_queue_tokens / tenants;
   if (tokens > 0 && tokens + prompt > options.max_queue_tokens && has_tokens) {
     return Shed(
         absl::StrCat("the queue is full: ", tokens, " prompt tokens wait, --max-queue-tokens is ",
@@ -85,11 +82,11 @@ absl::Status CheckQueue(const Request& request, const LoadSnapshot& snapshot, co
 }
 
 absl::Status CheckDeadline(const Request& request, const LoadSnapshot& snapshot,
-                           const Unseen& unseen, const SchedulerOptions& options) {
+                           const QueueView& queue, const SchedulerOptions& options) {
   if (request.deadline == kNoDeadline) return absl::OkStatus();
-  const Duration first = PredictFirstToken(request, snapshot, unseen, options);
+  const Duration first = PredictFirstToken(request, snapshot, queue, options);
   const Duration rest =
-      Seconds(request.stopping.min_new_tokens * snapshot.decode_seconds_per_token);
+      FromSeconds(request.stopping.min_new_tokens * snapshot.decode_seconds_per_token);
   const Duration left = request.deadline - request.arrival;
   if (first + rest <= left) return absl::OkStatus();
   return Shed(absl::StrCat("the deadline is in ", ToMilliseconds(left),
@@ -101,24 +98,25 @@ absl::Status CheckDeadline(const Request& request, const LoadSnapshot& snapshot,
 }  // namespace
 
 Duration PredictFirstToken(const Request& request, const LoadSnapshot& snapshot,
-                           const Unseen& unseen, const SchedulerOptions& options) {
+                           const QueueView& queue, const SchedulerOptions& options) {
+  const QueueView::Waiting before = queue.Before(request.tenant, request.priority);
+  const std::int64_t prompts = snapshot.running_prompt_backlog + before.prompt_tokens +
+                               static_cast<std::int64_t>(request.prompt_tokens.size());
   const auto own = static_cast<double>(request.prompt_tokens.size());
-  const double before = static_cast<double>(snapshot.prompt_backlog + unseen.prompt_tokens);
-  const Duration prompts = Seconds(before * snapshot.prefill_seconds_per_token);
-  const std::int32_t ahead = snapshot.waiting + unseen.sequences;
-  const Duration place = Turns(ahead + 1 - FreePlaces(snapshot, options), snapshot);
-  return std::max(prompts, place) + Seconds(own * snapshot.prefill_seconds_per_token);
+  const Duration prefill =
+      FromSeconds(static_cast<double>(prompts) * snapshot.prefill_seconds_per_token);
+  const Duration place = Turns(before.sequences + 1 - FreePlaces(snapshot, options), snapshot);
+  return std::max(prefill, place + FromSeconds(own * snapshot.prefill_seconds_per_token));
 }
 
-absl::Status Admit(const Request& request, const LoadSnapshot& snapshot, const Unseen& unseen,
-                   const TenantQueue& tenant, const SchedulerOptions& options,
-                   const RunnerInfo& runner) {
+absl::Status Admit(const Request& request, const LoadSnapshot& snapshot, const QueueView& queue,
+                   const SchedulerOptions& options, const RunnerInfo& runner) {
   MILLRACE_RETURN_IF_ERROR(CheckFits(request, runner));
   if (snapshot.failed)
     return absl::UnavailableError("the device has failed; the server is going down");
   if (!snapshot.accepting) return absl::UnavailableError("the server is draining");
-  MILLRACE_RETURN_IF_ERROR(CheckQueue(request, snapshot, unseen, tenant, options));
-  return CheckDeadline(request, snapshot, unseen, options);
+  MILLRACE_RETURN_IF_ERROR(CheckQueue(request, snapshot, queue, options));
+  return CheckDeadline(request, snapshot, queue, options);
 }
 
 }  // namespace millrace

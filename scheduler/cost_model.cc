@@ -18,6 +18,11 @@ constexpr double kDeviations = 3;
 // The deviation is what must not deviate: of some forty steps.
 constexpr double kNewestDeviation = 0.05;
 
+// No single step counts for more than twice what was expected.
+double Plausible(double sample, double expected) {
+  return expected == 0 ? sample : std::min(sample, 2 * expected);
+}
+
 void Blend(double sample, double* estimate, double newest = kNewest) {
   *estimate = *estimate == 0 ? sample : (1 - newest) * *estimate + newest * sample;
 }
@@ -28,20 +33,34 @@ void CostModel::Observe(std::int32_t prefill_tokens, std::int32_t decode_tokens,
                         Duration duration) {
   const double seconds = ToSeconds(duration);
   if (prefill_tokens == 0) {
-    Blend(seconds, &decode_seconds_);
-    return;
+    Blend(Plausible(seconds, decode_seconds_), &decode_seconds_);
+  } else if (decode_tokens == 0 || decode_seconds_ == 0) {
+    ObservePrefill(prefill_tokens, seconds);
+  } else if (prefill_token_seconds_ == 0) {
+    // What the streams would have cost by themselves belongs to them.
+    ObservePrefill(prefill_tokens, std::max(0.0, seconds - decode_seconds_));
+  } else {
+    ObserveBoth(prefill_tokens, seconds);
   }
-  paced_seconds_ = (1 - kNewest) * paced_seconds_ + seconds;
-  paced_tokens_ = (1 - kNewest) * paced_tokens_ + prefill_tokens;
-  if (decode_tokens > 0 && prefill_token_seconds_ != 0) {
-    const double expected = decode_seconds_ + prefill_tokens * prefill_token_seconds_;
-    Blend(std::abs(seconds - expected), &deviation_, kNewestDeviation);
-  }
-  // What the streams would have cost by themselves belongs to them; a small chunk says little about
-  // a token.
-  const double decode = decode_tokens > 0 ? decode_seconds_ : 0;
-  if (prefill_tokens < kMinChunk && prefill_token_seconds_ != 0) return;
-  Blend(std::max(0.0, seconds - decode) / prefill_tokens, &prefill_token_seconds_);
+}
+
+void CostModel::ObservePrefill(std::int32_t prefill_tokens, double seconds) {
+  if (prefill_tokens < kMinChunk) return;
+  Blend(Plausible(seconds / prefill_tokens, prefill_token_seconds_), &prefill_token_seconds_);
+  prefill_samples_ = std::min(prefill_samples_ + 1, kEnough);
+}
+
+// Both estimates move by their shares of what was expected (the normalised least mean squares): a
+// chunk of one token says nearly nothing about prompts, one of a thousand nearly nothing about
+// streams, and an estimate that is far off comes back whatever it makes of the chunks.
+void CostModel::ObserveBoth(std::int32_t prefill_tokens, double seconds) {
+  const double prefill = prefill_tokens * prefill_token_seconds_;
+  const double expected = decode_seconds_ + prefill;
+  Blend(std::abs(seconds - expected), &deviation_, kNewestDeviation);
+  const double off = kNewest * (Plausible(seconds, expected) / expected - 1);
+  decode_seconds_ *= 1 + off * (decode_seconds_ / expected);
+  prefill_token_seconds_ *= 1 + off * (prefill / expected);
+  prefill_samples_ = kEnough;
 }
 
 void CostModel::ObserveTurns(std::int32_t admitted, Duration waited) {
@@ -50,9 +69,16 @@ void CostModel::ObserveTurns(std::int32_t admitted, Duration waited) {
 }
 
 Duration CostModel::Predict(std::int64_t prefill_tokens, std::int64_t decode_tokens) const {
-  const double seconds = static_cast<double>(prefill_tokens) * prefill_token_seconds_ +
-                         static_cast<double>(decode_tokens) * decode_seconds_;
-  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
+  const double price = knows_prefill() ? prefill_token_seconds_ : 0;
+  return FromSeconds(static_cast<double>(prefill_tokens) * price +
+                     static_cast<double>(decode_tokens) * decode_seconds_);
+}
+
+double CostModel::PrefillPace(std::int32_t decode_tokens, Duration target,
+                              std::int32_t limit) const {
+  if (!knows_prefill()) return 0;
+  if (decode_tokens == 0 || target <= Duration::zero()) return prefill_token_seconds_;
+  return prefill_token_seconds_ + decode_seconds_ / PrefillBudget(decode_tokens, target, limit);
 }
 
 std::int32_t CostModel::PrefillBudget(std::int32_t decode_tokens, Duration target,

@@ -11,7 +11,9 @@ namespace millrace {
 
 class CostModel {
  public:
-  // Learns from one step: time ~ decode time + prefill_tokens * time of a prompt token.
+  // Learns from one step: time ~ decode time + prefill_tokens * time of a prompt token. One step
+  // that took far longer than expected (a stolen core, a cold file) counts as one that took twice
+  // as long.
   void Observe(std::int32_t prefill_tokens, std::int32_t decode_tokens, Duration duration);
 
   // The most prompt tokens for a step with `decode_tokens` running streams to stay within `target`,
@@ -26,23 +28,29 @@ class CostModel {
   // if steps do nothing else; zero while nothing is known, so that nobody is judged by a guess.
   Duration Predict(std::int64_t prefill_tokens, std::int64_t decode_tokens) const;
 
-  // Seconds of a step for every prompt token in it, all that the step does included: how fast
-  // prompts really get on. 0: not known.
-  double prefill_pace() const { return paced_tokens_ == 0 ? 0 : paced_seconds_ / paced_tokens_; }
+  // Seconds for a prompt token where chunks are cut for `decode_tokens` streams as PrefillBudget
+  // says: how fast prompts really get on. 0: not known.
+  double PrefillPace(std::int32_t decode_tokens, Duration target, std::int32_t limit) const;
   double decode_seconds() const { return decode_seconds_; }
   // Between two admissions while sequences wait. 0: not known.
   double seconds_per_turn() const { return turns_ == 0 ? 0 : turn_seconds_ / turns_; }
 
-  // Less says little about what a token costs: the step is spent on reading weights.
+  // A smaller chunk without streams beside it says little about what a token costs: the step is
+  // spent on reading weights.
   static constexpr std::int32_t kMinChunk = 16;
 
  private:
+  bool knows_prefill() const { return prefill_samples_ >= kEnough; }
+  void ObserveBoth(std::int32_t prefill_tokens, double seconds);
+  void ObservePrefill(std::int32_t prefill_tokens, double seconds);
+
+  // The first step after a start may be slow for reasons of its own: nobody is judged by so few.
+  static constexpr std::int32_t kEnough = 2;
+
   double decode_seconds_ = 0;         // of a step without prompt tokens; 0: not known
   double prefill_token_seconds_ = 0;  // 0: not known
+  std::int32_t prefill_samples_ = 0;  // up to kEnough
   double deviation_ = 0;              // of steps with both from what was expected, on average
-  // Of steps with prompt tokens; old ones fade.
-  double paced_seconds_ = 0;
-  double paced_tokens_ = 0;
   double turn_seconds_ = 0;
   double turns_ = 0;
 };

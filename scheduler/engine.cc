@@ -2,8 +2,6 @@
 
 #include <atomic>
 #include <deque>
-#include <map>
-#include <string>
 #include <thread>
 #include <utility>
 #include <variant>
@@ -13,6 +11,7 @@
 #include "base/status.h"
 #include "base/thread_name.h"
 #include "scheduler/admission.h"
+#include "scheduler/queue_view.h"
 #include "scheduler/recorded_scheduler.h"
 #include "scheduler/submission_channel.h"
 #include "scheduler/trace.h"
@@ -51,35 +50,6 @@ class RateMeter {
   std::int64_t total_ = 0;
 };
 
-// What was accepted and is not in what the scheduler published, in all and by tenant.
-class Unpublished {
- public:
-  void Add(const Request& request, int sign = 1) {
-    Add(request.tenant, {static_cast<std::int32_t>(request.num_sequences) * sign,
-                         static_cast<std::int64_t>(request.prompt_tokens.size()) * sign});
-  }
-  void Subtract(const Unpublished& other) {
-    for (const auto& [tenant, unseen] : other.by_tenant_) {
-      Add(tenant, {-unseen.sequences, -unseen.prompt_tokens});
-    }
-  }
-  const Unseen& all() const { return all_; }
-  const std::map<std::string, Unseen>& by_tenant() const { return by_tenant_; }
-
- private:
-  void Add(const std::string& tenant, const Unseen& more) {
-    Unseen& own = by_tenant_[tenant];
-    for (Unseen* sum : {&all_, &own}) {
-      sum->sequences += more.sequences;
-      sum->prompt_tokens += more.prompt_tokens;
-    }
-    if (own.sequences == 0) by_tenant_.erase(tenant);
-  }
-
-  Unseen all_;
-  std::map<std::string, Unseen> by_tenant_;
-};
-
 class ThreadedEngine final : public Engine {
  public:
   ThreadedEngine(const SchedulerOptions& options, ModelRunner* runner,
@@ -108,18 +78,19 @@ class ThreadedEngine final : public Engine {
   }
 
   absl::Status Submit(Request request) override {
-    Unpublished one;
+    QueueView one;
     one.Add(request);
     {
       // Judged and counted under one lock, so that two callers cannot both take the last place.
       MutexLock lock(&mutex_);
-      MILLRACE_RETURN_IF_ERROR(Admit(request, published_, unseen_.all(), QueueOf(request.tenant),
-                                     options_, runner_->info()));
-      unseen_.Add(request);
+      MILLRACE_RETURN_IF_ERROR(Admit(request, published_, queue_, options_, runner_->info()));
+      unseen_.Add(one);
+      queue_.Add(one);
     }
     if (submissions_.Submit(std::move(request))) return absl::OkStatus();
     MutexLock lock(&mutex_);
     unseen_.Subtract(one);
+    queue_.Subtract(one);
     return absl::UnavailableError("the server is draining");
   }
 
@@ -132,8 +103,8 @@ class ThreadedEngine final : public Engine {
     MutexLock lock(&mutex_);
     LoadSnapshot load = published_;
     // What was accepted while a step runs waits too.
-    load.waiting += unseen_.all().sequences;
-    load.waiting_prompt_tokens += unseen_.all().prompt_tokens;
+    load.waiting = queue_.total().sequences;
+    load.waiting_prompt_tokens = queue_.total().prompt_tokens;
     return load;
   }
 
@@ -156,27 +127,6 @@ class ThreadedEngine final : public Engine {
     TimePoint launched;
     Duration schedule_duration;
   };
-
-  TenantQueue QueueOf(const std::string& tenant) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    TenantQueue queue;
-    queue.tenants = 1;  // itself
-    for (const auto& [name, waiting] : waiting_by_tenant_) {
-      if (name != tenant) ++queue.tenants;
-    }
-    for (const auto& [name, unseen] : unseen_.by_tenant()) {
-      if (name != tenant && !waiting_by_tenant_.contains(name)) ++queue.tenants;
-    }
-    if (const auto found = waiting_by_tenant_.find(tenant); found != waiting_by_tenant_.end()) {
-      queue.own += found->second.sequences;
-      queue.own_prompt_tokens += found->second.prompt_tokens;
-    }
-    const auto& unseen = unseen_.by_tenant();
-    if (const auto found = unseen.find(tenant); found != unseen.end()) {
-      queue.own += found->second.sequences;
-      queue.own_prompt_tokens += found->second.prompt_tokens;
-    }
-    return queue;
-  }
 
   void Loop() {
     while (!Done()) {
@@ -284,6 +234,18 @@ class ThreadedEngine final : public Engine {
     Publish(std::move(output));
   }
 
+  // What waits in the scheduler. Classes age, so it is told again after a while though nothing came
+  // or went.
+  const QueueView& View(TimePoint now) {
+    const WaitQueue& waiting = scheduler_->waiting();
+    if (waiting.version() != viewed_ || now - viewed_at_ >= kAgeStep) {
+      view_ = waiting.View(now);
+      viewed_ = waiting.version();
+      viewed_at_ = now;
+    }
+    return view_;
+  }
+
   void FailDevice(const absl::Status& why) {
     failed_ = true;
     // The loop ends once it has answered what was submitted before this; the closed token channel
@@ -304,17 +266,22 @@ class ThreadedEngine final : public Engine {
   void Publish(EngineOutput output) {
     output.events = scheduler_.TakeEvents();
     const TimePoint now = clock_->Now();
+    // Before the lock, which callers wait for.
+    QueueView queue = View(now);
+    const std::int64_t backlog = scheduler_->running_prompt_backlog();
+    const double pace = scheduler_->prefill_pace();
     {
       MutexLock lock(&mutex_);
       unseen_.Subtract(seen_);
       seen_ = {};
-      waiting_by_tenant_ = scheduler_->shares().waiting();
+      queue.Add(unseen_);
+      queue_ = std::move(queue);
       published_.running = scheduler_->num_running();
       published_.waiting = scheduler_->num_waiting();
       published_.waiting_prompt_tokens = scheduler_->waiting_prompt_tokens();
-      published_.prompt_backlog = scheduler_->prompt_backlog();
+      published_.running_prompt_backlog = backlog;
+      published_.prefill_seconds_per_token = pace;
       const CostModel& cost = scheduler_->cost();
-      published_.prefill_seconds_per_token = cost.prefill_pace();
       published_.decode_seconds_per_token = cost.decode_seconds();
       published_.seconds_per_turn = cost.seconds_per_turn();
       published_.kv_blocks_used = scheduler_->kv().num_blocks() - scheduler_->kv().num_free();
@@ -336,13 +303,16 @@ class ThreadedEngine final : public Engine {
 
   mutable Mutex mutex_;
   LoadSnapshot published_ ABSL_GUARDED_BY(mutex_);
-  Unpublished unseen_ ABSL_GUARDED_BY(mutex_);
-  std::map<std::string, FairShare::Waiting> waiting_by_tenant_ ABSL_GUARDED_BY(mutex_);
+  QueueView unseen_ ABSL_GUARDED_BY(mutex_);  // accepted, and not yet in what was published
+  QueueView queue_ ABSL_GUARDED_BY(mutex_);   // what was published, and unseen_
 
   // Engine thread only.
   RecordedScheduler scheduler_;
   std::deque<InFlight> in_flight_;
-  Unpublished seen_;  // received since the last publication
+  QueueView view_;  // of the scheduler's queue, as of version viewed_
+  std::uint64_t viewed_ = 0;
+  TimePoint viewed_at_{};
+  QueueView seen_;  // received since the last publication
   RateMeter rate_;
   TimePoint last_step_{};
   bool closed_ = false;

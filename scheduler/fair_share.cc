@@ -21,11 +21,12 @@ TenantId FairShare::Place(const std::string& name) {
     if (!idle || tenants_[i].charged < tenants_[*idle].charged) idle = i;
   }
   if (idle) {
+    if (*idle == last_.value()) floor_ = std::max(floor_, tenants_[*idle].charged);
     by_name_.erase(tenants_[*idle].name);
     tenants_[*idle] = {name};
     return TenantId(static_cast<std::uint32_t>(*idle));
   }
-  if (tenants_.size() == kMaxTenants) tenants_.push_back({});
+  if (tenants_.size() == kMaxTenants) tenants_.push_back({kOtherTenants});
   return TenantId(static_cast<std::uint32_t>(kMaxTenants));
 }
 
@@ -44,31 +45,28 @@ void FairShare::Leave(TenantId id) {
 
 void FairShare::BeginWait(TenantId id, std::int64_t prompt_tokens) {
   Tenant& tenant = At(id);
-  tenant.waiting.prompt_tokens += prompt_tokens;
-  if (tenant.waiting.sequences++ > 0) return;
-  std::int64_t fewest = num_waiting_ == 0 ? floor_ : std::numeric_limits<std::int64_t>::max();
+  tenant.waiting.Add({1, prompt_tokens});
+  if (tenant.waiting.sequences > 1) return;
+  std::int64_t fewest = std::numeric_limits<std::int64_t>::max();
+  if (num_waiting_ == 0) fewest = std::max(floor_, At(last_).charged);
   for (const Tenant& other : tenants_) {
     if (&other != &tenant && other.waiting.sequences > 0) fewest = std::min(fewest, other.charged);
   }
-  tenant.charged = std::max(tenant.charged, fewest);
+  Lift(id, fewest);
   ++num_waiting_;
+}
+
+void FairShare::Lift(TenantId id, std::int64_t tokens) {
+  At(id).charged = std::max(At(id).charged, tokens);
 }
 
 void FairShare::EndWait(TenantId id, std::int64_t prompt_tokens) {
   Tenant& tenant = At(id);
   MILLRACE_CHECK(tenant.waiting.sequences > 0, "a wait ends once");
-  tenant.waiting.prompt_tokens -= prompt_tokens;
-  if (--tenant.waiting.sequences > 0) return;
-  if (--num_waiting_ == 0) floor_ = tenant.charged;
-}
-
-std::map<std::string, FairShare::Waiting> FairShare::waiting() const {
-  std::map<std::string, Waiting> out;
-  if (num_waiting_ == 0) return out;
-  for (const Tenant& tenant : tenants_) {
-    if (tenant.waiting.sequences > 0) out.emplace(tenant.name, tenant.waiting);
-  }
-  return out;
+  tenant.waiting.Add({1, prompt_tokens}, -1);
+  if (tenant.waiting.sequences > 0) return;
+  --num_waiting_;
+  last_ = id;
 }
 
 }  // namespace millrace

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/strong_id.h"
+#include "scheduler/queue_view.h"
 
 namespace millrace {
 
@@ -20,13 +21,9 @@ using TenantId = StrongId<struct TenantIdTag, std::uint32_t>;
 
 class FairShare {
  public:
-  // Names are the caller's to choose: so many are told apart, all others are one tenant.
+  // Names are the caller's to choose: so many are told apart, all others are one tenant,
+  // kOtherTenants.
   static constexpr std::size_t kMaxTenants = 1024;
-
-  struct Waiting {
-    std::int32_t sequences = 0;
-    std::int64_t prompt_tokens = 0;
-  };
 
   // A request of `name` lives from Join to Leave; its tenant keeps its count that long.
   TenantId Join(const std::string& name);
@@ -38,10 +35,13 @@ class FairShare {
   void Charge(TenantId id, std::int64_t tokens) { At(id).charged += tokens; }
 
   std::int64_t charged(TenantId id) const { return tenants_[id.value()].charged; }
+  // At least as many as `tokens` are counted for it.
+  void Lift(TenantId id, std::int64_t tokens);
+  const std::string& name(TenantId id) const { return tenants_[id.value()].name; }
+  std::size_t num_places() const { return tenants_.size(); }  // ids are below
+
   // What of it waits.
-  Waiting waiting(TenantId id) const { return tenants_[id.value()].waiting; }
-  // By the names of tenants of which something waits.
-  std::map<std::string, Waiting> waiting() const;
+  const QueueView::Waiting& waiting(TenantId id) const { return tenants_[id.value()].waiting; }
   // Tenants of which something waits.
   std::int32_t num_waiting() const { return num_waiting_; }
 
@@ -49,7 +49,7 @@ class FairShare {
   struct Tenant {
     std::string name;
     std::int32_t live = 0;
-    Waiting waiting;
+    QueueView::Waiting waiting;
     std::int64_t charged = 0;
   };
 
@@ -59,7 +59,8 @@ class FairShare {
   std::vector<Tenant> tenants_;
   std::map<std::string, TenantId> by_name_;
   std::int32_t num_waiting_ = 0;
-  std::int64_t floor_ = 0;  // of the tenant that was the last to wait
+  TenantId last_;           // to wait; while nobody does, its count is the level
+  std::int64_t floor_ = 0;  // the level where that tenant's place is another's by now
 };
 
 }  // namespace millrace

@@ -47,10 +47,8 @@ void Scheduler::Submit(Request request, TimePoint now) {
   group->tenant = shares_.Join(request.tenant);
   group->salt = SaltOf(request);
   group->request = std::move(request);
-  for (std::uint32_t index = 0; index < group->request.num_sequences; ++index) {
-    group->sequences.push_back(std::make_unique<Sequence>(group.get(), index));
-    waiting_.Push(group->sequences.back().get());
-  }
+  group->MakeSequences();
+  for (const auto& sequence : group->sequences) waiting_.Push(sequence.get());
   const bool added = groups_.emplace(id, std::move(group)).second;
   MILLRACE_CHECK(added, "request ids are unique");
   ShedSurplus(now);
@@ -64,6 +62,7 @@ void Scheduler::ShedSurplus(TimePoint now) {
     const std::int32_t places = std::max(0, places_ - CountUnpaused());
     const bool many = waiting_.size() > options_.max_queue + places;
     if (!many && waiting_.prompt_tokens() <= options_.max_queue_tokens) return;
+    // None where all of that tenant's have been worked on: they are let be.
     Sequence* const surplus =
         waiting_.Surplus(now, many ? Limit::kSequences : Limit::kPromptTokens);
     if (surplus == nullptr) return;
@@ -177,11 +176,11 @@ void Scheduler::PauseOrResume(TimePoint now) {
 }
 
 // Even if it had every step to itself, its first token, and what it must generate after it, came
-// too late.
+// too late. Only while the first of its sequences computes the prompt: the others wait for that, so
+// nothing of a request that is ended for this stands in a plan.
 bool Scheduler::Doomed(const Sequence& s, TimePoint now) const {
   const Request& request = s.request();
-  const bool first_token = s.generates() || s.group->generated > 0;
-  if (request.deadline == kNoDeadline || first_token) return false;
+  if (request.deadline == kNoDeadline || s.group->prompt_computed) return false;
   return now + cost_.Predict(s.prompt_len - s.scheduled, request.stopping.min_new_tokens) >
          request.deadline;
 }
@@ -293,10 +292,8 @@ std::int32_t Scheduler::CountUnpaused() const {
 
 void Scheduler::ScheduleWaiting(Pass* pass) {
   std::vector<TenantId> passed;  // their first does not fit
-  // One whose reader is behind waits for that, not for a place.
   const auto may_go = [&passed](const Sequence& s) {
-    return !s.group->behind() && s.ready() &&
-           std::find(passed.begin(), passed.end(), s.group->tenant) == passed.end();
+    return s.could_go() && std::find(passed.begin(), passed.end(), s.group->tenant) == passed.end();
   };
   // A step that had to preempt for those that run has no room for others.
   if (pass->preempted) return;
@@ -320,6 +317,7 @@ void Scheduler::ScheduleWaiting(Pass* pass) {
       FailDoomed(next->group, pass->now);
       continue;
     }
+    waiting_.LiftOthers(*next, pass->now);
     Admit(next);
     ++pass->admitted;
     if (!ScheduleSequence(next, pass)) return;
@@ -458,6 +456,7 @@ void Scheduler::AppendToken(Sequence* s, const SampledToken& sampled, TimePoint 
     return;
   }
   if (s->group->first_token == TimePoint{}) s->group->first_token = now;
+  s->group->prompt_computed = true;
   Appended appended = Append(s, sampled, *token_bytes_);
   Emit(*s->group, now, std::move(appended.event));
   if (appended.finish) Finish(s, *appended.finish, std::move(appended.match), now);
@@ -530,8 +529,13 @@ TimePoint Scheduler::NextTimeout() const {
   return next;
 }
 
-std::int64_t Scheduler::prompt_backlog() const {
-  std::int64_t tokens = waiting_.prompt_tokens();
+double Scheduler::prefill_pace() const {
+  return cost_.PrefillPace(CountDecodes(), options_.itl_target,
+                           std::min(options_.max_num_batched_tokens, runner_.max_step_tokens));
+}
+
+std::int64_t Scheduler::running_prompt_backlog() const {
+  std::int64_t tokens = 0;
   for (const Sequence* s : running_) tokens += std::max(0, s->prompt_len - s->scheduled);
   return tokens;
 }

@@ -72,12 +72,15 @@ class Scheduler {
   std::int32_t num_running() const { return static_cast<std::int32_t>(running_.size()); }
   std::int32_t num_waiting() const { return waiting_.size(); }
   std::int64_t waiting_prompt_tokens() const { return waiting_.prompt_tokens(); }
-  // Prompt tokens to be computed for who waits or runs.
-  std::int64_t prompt_backlog() const;
+  // Prompt tokens to be computed for who runs.
+  std::int64_t running_prompt_backlog() const;
   TimePoint oldest_arrival() const { return waiting_.oldest_arrival(); }
   const KvManager& kv() const { return kv_; }
   const CostModel& cost() const { return cost_; }
   const FairShare& shares() const { return shares_; }
+  const WaitQueue& waiting() const { return waiting_; }
+  // Seconds for a prompt token as prompts get on beside the streams of now. 0: not known.
+  double prefill_pace() const;
 
   // Aborts on a broken invariant: for debug builds and tests.
   void CheckInvariants() const;

@@ -10,14 +10,22 @@ bool Contains(const std::vector<std::uint32_t>& ids, std::uint32_t id) {
 }
 
 // Penalties look at each distinct token once, the prompt's included.
-void CountSeen(std::uint32_t token, bool output, std::vector<SeenToken>* seen) {
+std::vector<SeenToken> SeenIn(std::vector<std::uint32_t> prompt) {
+  std::sort(prompt.begin(), prompt.end());
+  prompt.erase(std::unique(prompt.begin(), prompt.end()), prompt.end());
+  std::vector<SeenToken> seen;
+  seen.reserve(prompt.size());
+  for (const std::uint32_t token : prompt) seen.push_back({token, 0});
+  return seen;
+}
+
+void CountSeen(std::uint32_t token, std::vector<SeenToken>* seen) {
   const auto at = std::lower_bound(seen->begin(), seen->end(), token,
                                    [](const SeenToken& s, std::uint32_t t) { return s.token < t; });
-  const std::uint32_t more = output ? 1 : 0;
   if (at != seen->end() && at->token == token) {
-    at->output_count += more;
+    ++at->output_count;
   } else {
-    seen->insert(at, {token, more});
+    seen->insert(at, {token, 1});
   }
 }
 
@@ -57,9 +65,14 @@ Sequence::Sequence(RequestGroup* group_in, std::uint32_t index_in)
       index(index_in),
       tokens(group->request.prompt_tokens),
       prompt_len(static_cast<std::int32_t>(tokens.size())),
-      stop_matcher(group->request.stopping.stop_matcher) {
-  if (!group->request.sampling.sampler.has_penalties()) return;
-  for (const std::uint32_t token : tokens) CountSeen(token, false, &seen);
+      seen(group->prompt_seen),
+      stop_matcher(group->request.stopping.stop_matcher) {}
+
+void RequestGroup::MakeSequences() {
+  if (request.sampling.sampler.has_penalties()) prompt_seen = SeenIn(request.prompt_tokens);
+  for (std::uint32_t index = 0; index < request.num_sequences; ++index) {
+    sequences.push_back(std::make_unique<Sequence>(this, index));
+  }
 }
 
 RowSampling Sequence::MakeSampling() const {
@@ -85,7 +98,7 @@ Appended Append(Sequence* s, const SampledToken& sampled, const TokenBytes& toke
   const std::uint32_t token = sampled.token;
   s->tokens.push_back(token);
   ++s->group->generated;
-  if (s->request().sampling.sampler.has_penalties()) CountSeen(token, true, &s->seen);
+  if (s->request().sampling.sampler.has_penalties()) CountSeen(token, &s->seen);
   const StoppingParams& stopping = s->request().stopping;
   Appended out;
   out.event.index = s->index;

@@ -31,6 +31,7 @@ struct RequestGroup {
   std::vector<std::unique_ptr<Sequence>> sequences;  // by index; those that have not ended
   // The first has computed the prompt, or is gone: the others find it in the cache.
   bool prompt_computed = false;
+  std::vector<SeenToken> prompt_seen;  // kept only with penalties, by token
 
   std::uint64_t generated = 0;  // tokens of all sequences
   std::uint64_t delivered = 0;  // of those, handed to the client
@@ -42,6 +43,9 @@ struct RequestGroup {
 
   bool behind() const { return behind_since != TimePoint{}; }
   RequestUsage UsageAt(TimePoint now) const;
+
+  // Makes the sequences of `request`, which is set.
+  void MakeSequences();
 };
 
 enum class SequenceState : std::uint8_t {
@@ -92,8 +96,9 @@ struct Sequence {
   }
   // Of its prompt, to be computed for itself: its siblings find the full blocks of the first.
   std::int32_t prompt_to_compute() const { return index == 0 ? prompt_len : 1; }
-  // May be admitted: the first one at any time.
-  bool ready() const { return index == 0 || group->prompt_computed; }
+  // Waits for nothing but its turn and room: not for its reader, nor for the first to compute the
+  // prompt.
+  bool could_go() const { return !group->behind() && (index == 0 || group->prompt_computed); }
 
   // How its next token is sampled.
   RowSampling MakeSampling() const;

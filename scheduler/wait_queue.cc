@@ -20,6 +20,7 @@ TimePoint DeadlineOf(const Request& request) {
 }  // namespace
 
 void WaitQueue::Push(Sequence* sequence) {
+  ++version_;
   sequences_.push_back(sequence);
   prompt_tokens_ += sequence->prompt_to_compute();
   if (!sequence->preempted()) {
@@ -30,6 +31,7 @@ void WaitQueue::Push(Sequence* sequence) {
 void WaitQueue::Remove(Sequence* sequence) {
   const auto at = std::find(sequences_.begin(), sequences_.end(), sequence);
   MILLRACE_CHECK(at != sequences_.end(), "who leaves the queue is in it");
+  ++version_;
   sequences_.erase(at);
   prompt_tokens_ -= sequence->prompt_to_compute();
   if (!sequence->preempted()) {
@@ -76,24 +78,51 @@ Sequence* WaitQueue::First(TimePoint now,
 }
 
 std::int64_t WaitQueue::Held(const Sequence& sequence, Limit limit) const {
-  const FairShare::Waiting waiting = shares_.waiting(sequence.group->tenant);
+  const QueueView::Waiting& waiting = shares_.waiting(sequence.group->tenant);
   return limit == Limit::kSequences ? waiting.sequences : waiting.prompt_tokens;
 }
 
 Sequence* WaitQueue::Surplus(TimePoint now, Limit limit) const {
   const std::int32_t highest = HighestPriority();
+  std::int64_t most = 0;
+  for (const Sequence* sequence : sequences_) most = std::max(most, Held(*sequence, limit));
   Sequence* last = nullptr;
   for (Sequence* sequence : sequences_) {
+    if (Held(*sequence, limit) < most) continue;
     if (sequence->group->first_scheduled != TimePoint{}) continue;  // it may have sent tokens
-    if (last != nullptr) {
-      const std::int64_t of_last = Held(*last, limit);
-      const std::int64_t of_this = Held(*sequence, limit);
-      if (of_this < of_last) continue;
-      if (of_this == of_last && !Before(*last, *sequence, now, highest)) continue;
-    }
-    last = sequence;
+    if (last == nullptr || Before(*last, *sequence, now, highest)) last = sequence;
   }
   return last;
+}
+
+void WaitQueue::LiftOthers(const Sequence& admitted, TimePoint now) {
+  if (admitted.preempted() || shares_.num_waiting() < 2) return;
+  const std::int32_t highest = HighestPriority();
+  const std::int64_t round = AgedClass(admitted.request(), now, highest);
+  std::vector<char> takes_part(shares_.num_places(), 0);
+  for (const Sequence* s : sequences_) {
+    if (s->preempted() || !s->could_go()) continue;
+    if (AgedClass(s->request(), now, highest) < round) continue;
+    takes_part[s->group->tenant.value()] = 1;
+  }
+  // The first of the order is of the tenant with the fewest.
+  const std::int64_t fewest = shares_.charged(admitted.group->tenant);
+  for (const Sequence* s : sequences_) {
+    const TenantId tenant = s->group->tenant;
+    if (takes_part[tenant.value()] == 0) shares_.Lift(tenant, fewest);
+  }
+}
+
+QueueView WaitQueue::View(TimePoint now) const {
+  const std::int32_t highest = HighestPriority();
+  QueueView view;
+  for (const Sequence* s : sequences_) {
+    const std::int64_t priority =
+        s->preempted() ? kMaxPriority + 1 : AgedClass(s->request(), now, highest);
+    view.Add(shares_.name(s->group->tenant), static_cast<std::int32_t>(priority),
+             {1, s->prompt_to_compute()});
+  }
+  return view;
 }
 
 TimePoint WaitQueue::oldest_arrival() const {
@@ -107,7 +136,8 @@ TimePoint WaitQueue::oldest_arrival() const {
 TimePoint WaitQueue::oldest_arrival_of_new() const {
   TimePoint oldest = kNoDeadline;
   for (const Sequence* sequence : sequences_) {
-    if (!sequence->preempted()) oldest = std::min(oldest, sequence->request().arrival);
+    const bool could = !sequence->preempted() && sequence->could_go();
+    if (could) oldest = std::min(oldest, sequence->request().arrival);
   }
   return oldest;
 }

@@ -21,6 +21,7 @@
 
 #include "base/clock.h"
 #include "scheduler/fair_share.h"
+#include "scheduler/queue_view.h"
 #include "scheduler/sequence.h"
 
 namespace millrace {
@@ -49,12 +50,22 @@ class WaitQueue {
   enum class Limit : std::uint8_t { kSequences, kPromptTokens };
   Sequence* Surplus(TimePoint now, Limit limit) const;
 
+  // Tenants with nothing as urgent as what is about to be admitted have no part in this round, and
+  // save nothing up. Before it is removed.
+  void LiftOthers(const Sequence& admitted, TimePoint now);
+
+  // All that waits, as admission sees it.
+  QueueView View(TimePoint now) const;
+  // Another whenever the sequences are.
+  std::uint64_t version() const { return version_; }
+
   bool empty() const { return sequences_.empty(); }
   std::int32_t size() const { return static_cast<std::int32_t>(sequences_.size()); }
   // Tokens that their prompts have, as far as not computed for a sibling.
   std::int64_t prompt_tokens() const { return prompt_tokens_; }
-  TimePoint oldest_arrival() const;         // kNoDeadline if none wait
-  TimePoint oldest_arrival_of_new() const;  // of those that wait for their first admission
+  TimePoint oldest_arrival() const;  // kNoDeadline if none wait
+  // Of those that could be admitted for the first time, were there room.
+  TimePoint oldest_arrival_of_new() const;
   const std::vector<Sequence*>& sequences() const { return sequences_; }
 
  private:
@@ -65,6 +76,7 @@ class WaitQueue {
   FairShare& shares_;
   std::vector<Sequence*> sequences_;  // preempted ones in the order of preemption
   std::int64_t prompt_tokens_ = 0;
+  std::uint64_t version_ = 0;
 };
 
 }  // namespace millrace

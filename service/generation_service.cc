@@ -147,6 +147,10 @@ absl::Status GenerationService::ReadTrust(const grpc::CallbackServerContext& con
   const auto& metadata = context.client_metadata();
   const auto header = metadata.find(kFairnessHeader);
   if (header == metadata.end()) return absl::OkStatus();
+  // A gateway that adds its own leaves the client's beside it.
+  if (metadata.count(kFairnessHeader) > 1) {
+    return absl::InvalidArgumentError(absl::StrCat(kFairnessHeader, " is there more than once"));
+  }
   if (header->second.size() > kMaxTenantBytes) {
     return absl::InvalidArgumentError(absl::StrCat(kFairnessHeader, " has ", header->second.size(),
                                                    " bytes; want at most ", kMaxTenantBytes));

@@ -67,7 +67,8 @@ class Record(unittest.TestCase):
         lines = trace.read_text().splitlines()
 
         with self.subTest("a token that was another is found"):
-            at = max(i for i, line in enumerate(lines) if line.startswith('["commit"') and not line.endswith("[]]"))
+            at = next(i for i, line in enumerate(lines) if line.startswith('["commit"') and not line.endswith("[]]")
+                      and lines[i + 1].startswith('["events"'))
             head, _, tokens = lines[at].rpartition("[")
             changed = ",".join(str((int(t) + 1) % 4096) for t in tokens.rstrip("]").split(","))
             other = lines[:at] + [f"{head}[{changed}]]"] + lines[at + 1:]

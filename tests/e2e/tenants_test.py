@@ -1,6 +1,7 @@
 """Tenants, priorities, deadlines and several answers, over real gRPC against the real server process."""
 import json
 import pathlib
+import random
 import tempfile
 import threading
 import unittest
@@ -144,10 +145,12 @@ class Fairness(unittest.TestCase):
 class Deadlines(unittest.TestCase):
     def test_a_call_that_cannot_meet_its_deadline_is_refused_at_once_with_a_hint(self):
         with Server() as server:
-            generate(server, [5] * 1000, max_new_tokens=1)  # now the pace is known
+            for seed in (1, 2):  # now the pace is known
+                generate(server, random.Random(seed).choices(range(10, 4000), k=900), max_new_tokens=8)
             before = server.metrics()
             with expect_status(self, EXHAUSTED) as caught:
-                list(server.stub.Generate(request([6] * 2000, max_new_tokens=1), timeout=0.01))
+                stopping = pb.StoppingCriteria(max_new_tokens=1900, min_new_tokens=1900)
+                list(server.stub.Generate(request(stopping=stopping), timeout=0.5))
             reason, delay, pushback = details(caught.exception)
             self.assertEqual(reason, "DEADLINE_UNREACHABLE")
             self.assertGreater(delay, 0)

@@ -25,9 +25,7 @@ class Admission : public ::testing::Test {
     request_.prompt_tokens.assign(10, 1);
     request_.stopping.max_new_tokens = 10;
   }
-  absl::Status Ask() const {
-    return Admit(request_, snapshot_, unseen_, tenant_, options_, runner_);
-  }
+  absl::Status Ask() const { return Admit(request_, snapshot_, queue_, options_, runner_); }
   void ExpectRefused(absl::StatusCode code, const std::string& words) const {
     const absl::Status status = Ask();
     EXPECT_EQ(status.code(), code) << status;
@@ -35,9 +33,11 @@ class Admission : public ::testing::Test {
   }
   SchedulerOptions options_;
   RunnerInfo runner_;
+  void Queue(const std::string& tenant, std::int32_t sequences, std::int64_t prompt_tokens = 0) {
+    queue_.Add(tenant, 0, {sequences, prompt_tokens});
+  }
   LoadSnapshot snapshot_;
-  Unseen unseen_;
-  TenantQueue tenant_{.tenants = 1};
+  QueueView queue_;
   Request request_;
 };
 
@@ -56,25 +56,36 @@ TEST_F(Admission, RefusesWhatCanNeverRun) {
 
 TEST_F(Admission, CountsFreePlacesAndThenTheQueue) {
   snapshot_.running = 1;
-  unseen_.sequences = 3;  // one takes the free place, two wait
+  Queue("", 3);  // one takes the free place, two wait
   EXPECT_TRUE(Ask().ok());
-  unseen_.sequences = 4;
+  Queue("", 1);
   ExpectRefused(absl::StatusCode::kResourceExhausted, "--max-queue is 3");
 }
 
 TEST_F(Admission, SeesNoRoomInPlacesThatMemoryKeepsEmpty) {
   snapshot_.running = 1;
   snapshot_.waiting = 3;  // who waits although there is a place waits for memory
+  Queue("", 3);
   ExpectRefused(absl::StatusCode::kResourceExhausted, "--max-queue is 3");
 }
 
-TEST_F(Admission, CountsTheTokensThatWait) {
+TEST_F(Admission, CountsEveryAnswer) {
   snapshot_.running = 2;
-  snapshot_.waiting = 1;
-  snapshot_.waiting_prompt_tokens = 80;
-  unseen_.prompt_tokens = 10;
+  Queue("", 1);
+  request_.num_sequences = 2;
   EXPECT_TRUE(Ask().ok());
-  unseen_.prompt_tokens = 11;
+  request_.num_sequences = 3;
+  ExpectRefused(absl::StatusCode::kResourceExhausted, "--max-queue is 3");
+  queue_ = {};
+  request_.num_sequences = 100;
+  EXPECT_TRUE(Ask().ok()) << "what is larger than the queue has it for itself";
+}
+
+TEST_F(Admission, CountsPromptTokensThatWait) {
+  snapshot_.running = 2;
+  Queue("", 2, 90);
+  EXPECT_TRUE(Ask().ok());
+  Queue("", 0, 1);
   ExpectRefused(absl::StatusCode::kResourceExhausted, "--max-queue-tokens is 100");
 }
 
@@ -93,15 +104,18 @@ TEST_F(Admission, RefusesEverythingWhileDrainingOrLost) {
 TEST_F(Admission, GivesATenantItsShareOfAFullQueue) {
   snapshot_.running = 2;
   snapshot_.waiting = 3;
+  Queue("greedy", 3);
+  request_.tenant = "greedy";
   ExpectRefused(absl::StatusCode::kResourceExhausted, "--max-queue is 3");
-  tenant_ = {.tenants = 2, .own = 0};
+  request_.tenant = "modest";
   EXPECT_TRUE(Ask().ok());
-  tenant_.own = 1;  // of three places for two
+  request_.num_sequences = 2;  // of three places for two
   ExpectRefused(absl::StatusCode::kResourceExhausted, "--max-queue is 3");
 }
 
 TEST_F(Admission, SaysWhenToComeAgain) {
   snapshot_.waiting = 3;
+  Queue("", 3);
   snapshot_.seconds_per_turn = 2;
   EXPECT_EQ(RetryAfter(Ask()), std::chrono::seconds(2));
   EXPECT_EQ(Reason(Ask()), kQueueFull);
@@ -113,9 +127,9 @@ TEST_F(Admission, RefusesADeadlineThatCannotBeMetAtTheMeasuredPace) {
   request_.deadline = request_.arrival + std::chrono::milliseconds(100);
   EXPECT_TRUE(Ask().ok()) << "nothing is measured yet";
   snapshot_.prefill_seconds_per_token = 0.002;  // 20 ms for its own 10 tokens
-  snapshot_.prompt_backlog = 39;                // 78 ms
+  snapshot_.running_prompt_backlog = 39;        // 78 ms
   EXPECT_TRUE(Ask().ok());
-  snapshot_.prompt_backlog = 41;
+  snapshot_.running_prompt_backlog = 41;
   ExpectRefused(absl::StatusCode::kResourceExhausted, "the deadline is in 100 ms");
   EXPECT_EQ(Reason(Ask()), kDeadlineUnreachable);
   EXPECT_EQ(RetryAfter(Ask()), std::chrono::milliseconds(2));
@@ -128,6 +142,7 @@ TEST_F(Admission, CountsTheWaitForAPlaceAndTheTokensThatMustFollow) {
   request_.deadline = request_.arrival + std::chrono::milliseconds(100);
   snapshot_.running = 2;
   snapshot_.waiting = 2;
+  Queue("", 2);
   snapshot_.seconds_per_turn = 0.03;  // the third turn after now is its own
   EXPECT_TRUE(Ask().ok());
   snapshot_.decode_seconds_per_token = 0.005;
@@ -136,6 +151,28 @@ TEST_F(Admission, CountsTheWaitForAPlaceAndTheTokensThatMustFollow) {
   request_.stopping.min_new_tokens = 2;
   EXPECT_TRUE(Ask().ok());
   request_.stopping.min_new_tokens = 3;
+  EXPECT_EQ(Reason(Ask()), kDeadlineUnreachable);
+}
+
+// Who goes before it is what counts, not all that waits.
+TEST_F(Admission, PredictsByTheOrder) {
+  options_.max_queue = 1000;
+  options_.max_queue_tokens = 1 << 20;
+  request_.arrival = TimePoint(std::chrono::seconds(10));
+  request_.deadline = request_.arrival + std::chrono::seconds(3);
+  snapshot_.running = 2;
+  snapshot_.waiting = 200;
+  snapshot_.seconds_per_turn = 1;
+  Queue("", 200);
+  EXPECT_EQ(Reason(Ask()), kDeadlineUnreachable);
+  request_.tenant = "another";
+  EXPECT_TRUE(Ask().ok()) << "one of the other's may go before, then it is its turn";
+  request_.tenant = "";
+  request_.priority = 1;
+  EXPECT_TRUE(Ask().ok());
+  queue_.Add("x", 2, {.sequences = 2});
+  EXPECT_TRUE(Ask().ok());
+  queue_.Add("x", 2, {.sequences = 1});
   EXPECT_EQ(Reason(Ask()), kDeadlineUnreachable);
 }
 

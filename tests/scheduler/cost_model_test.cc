@@ -53,14 +53,53 @@ TEST(CostModel, NeverStarvesAPrompt) {
   EXPECT_EQ(cost.PrefillBudget(4, milliseconds(5), 512), 1);
 }
 
+// An estimate that is far too high makes small chunks, and small chunks must correct it.
+TEST(CostModel, FindsBackFromAnEstimateThatIsFarOff) {
+  CostModel cost;
+  cost.Observe(0, 8, milliseconds(50));
+  cost.Observe(100, 0, milliseconds(20'000));  // a stolen minute: 200 ms a token
+  int steps = 0;
+  std::int32_t budget = 0;
+  for (; budget < 100 && steps < 200; ++steps) {
+    budget = cost.PrefillBudget(8, milliseconds(250), 512);
+    cost.Observe(budget, 8, milliseconds(50 + budget));  // really 1 ms a token
+  }
+  EXPECT_LT(steps, 100);
+}
+
+TEST(CostModel, LearnsWhatStreamsCostWhilePromptsNeverCease) {
+  CostModel cost;
+  cost.Observe(0, 1, milliseconds(10));
+  cost.Observe(100, 0, milliseconds(100));
+  // Thirty more streams came: a step without prompts would take 100 ms now.
+  for (int i = 0; i < 100; ++i) {
+    const std::int32_t chunk = cost.PrefillBudget(31, milliseconds(250), 512);
+    cost.Observe(chunk, 31, milliseconds(100 + chunk));
+  }
+  const std::int32_t chunk = cost.PrefillBudget(31, milliseconds(250), 512);
+  EXPECT_LE(100 + chunk, 250);
+  EXPECT_GE(chunk, 75) << "half of what there is room for";
+}
+
+TEST(CostModel, TakesNoSingleStepForMoreThanTwiceWhatWasExpected) {
+  CostModel cost;
+  for (int i = 0; i < 3; ++i) cost.Observe(100, 0, milliseconds(100));
+  cost.Observe(100, 0, milliseconds(30'000));
+  EXPECT_LE(cost.Predict(1000, 0), milliseconds(1200));
+}
+
 TEST(CostModel, TellsHowPromptsGetOnBesideStreams) {
   CostModel cost;
-  EXPECT_EQ(cost.prefill_pace(), 0);
-  EXPECT_EQ(cost.Predict(1000, 1000), Duration::zero()) << "nobody is judged by a guess";
-  cost.Observe(0, 4, milliseconds(20));
-  cost.Observe(100, 4, milliseconds(120));
-  EXPECT_DOUBLE_EQ(cost.prefill_pace(), 0.0012);
-  EXPECT_EQ(cost.Predict(50, 2), milliseconds(50 + 40));
+  cost.Observe(3, 0, std::chrono::seconds(3));  // cold, and far too small to tell
+  cost.Observe(100, 0, milliseconds(900));
+  EXPECT_EQ(cost.Predict(1000, 1000), Duration::zero()) << "nobody is judged by so little";
+  EXPECT_EQ(cost.PrefillPace(4, milliseconds(120), 512), 0);
+  for (int i = 0; i < 50; ++i) cost.Observe(100, 0, milliseconds(100));
+  for (int i = 0; i < 50; ++i) cost.Observe(0, 4, milliseconds(20));
+  EXPECT_NEAR(ToSeconds(cost.Predict(50, 2)), 0.050 + 0.040, 1e-4);
+  EXPECT_NEAR(cost.PrefillPace(0, milliseconds(120), 512), 0.001, 1e-5);
+  // 100 tokens in a step of 120 ms.
+  EXPECT_NEAR(cost.PrefillPace(4, milliseconds(120), 512), 0.0012, 1e-5);
 }
 
 TEST(CostModel, MeasuresTurns) {

@@ -136,11 +136,15 @@ TEST(Order, AFullQueueTurnsAwayWhoHasTheMostInIt) {
 }
 
 TEST(Order, NoPromptTokenIsComputedForACallThatCannotMeetItsDeadline) {
-  SchedulerDriver driver(SmallOptions(), SmallRunner());
-  driver.Submit(MakeRequest(1, 32, 1));  // a millisecond for 32 tokens: that is the pace
+  RunnerInfo runner = SmallRunner();
+  runner.max_step_tokens = 64;
+  SchedulerOptions options = SmallOptions();
+  options.max_num_batched_tokens = 64;
+  SchedulerDriver driver(options, runner);
+  driver.Submit(MakeRequest(1, 200, 1));  // a millisecond for 64 tokens: that is the pace
   driver.RunToEnd();
   Request doomed = MakeRequest(2, 200, 1);
-  doomed.deadline = driver.now() + milliseconds(3);  // it takes six
+  doomed.deadline = driver.now() + milliseconds(2);  // it takes three
   driver.Submit(doomed);
   EXPECT_EQ(driver.Launch(), nullptr);
   ASSERT_TRUE(driver.received(2).failed.has_value());
@@ -160,10 +164,10 @@ TEST(Order, ADoomedCallThatGotRoomLeavesItToTheNext) {
   RunnerInfo runner = SmallRunner();
   runner.num_kv_blocks = 24;
   SchedulerDriver driver(options, runner);
-  driver.Submit(MakeRequest(1, 40, 10));
+  driver.Submit(MakeRequest(1, 70, 10));
   driver.RunToEnd();  // its reader is behind now
   ASSERT_EQ(driver.scheduler().num_running(), 1);
-  Request doomed = MakeRequest(2, 80, 1);
+  Request doomed = MakeRequest(2, 90, 1);
   doomed.deadline = driver.now() + milliseconds(1);
   driver.Submit(doomed);
   driver.Submit(MakeRequest(3, 4, 1));
@@ -230,6 +234,46 @@ TEST(Siblings, ShareFullBlocksAndComputeTheTailThemselves) {
     driver.RunToEnd();
     EXPECT_EQ(driver.received(2).finished->usage.cached_tokens, bypass ? 0U : 8U);
   }
+}
+
+// Whose first answer has begun is not turned away any more, and nobody is in its place.
+TEST(Order, AFullQueueTurnsNobodyAwayForAnswersThatHaveBegun) {
+  SchedulerOptions options = OnePlace();
+  options.max_queue = 3;
+  SchedulerDriver driver(options, SmallRunner());
+  Request many = Of(1, 0, "greedy");
+  many.num_sequences = 8;
+  driver.Submit(many);
+  driver.Step();
+  driver.Submit(Of(2, 0, "modest"));
+  driver.TakeEvents();
+  EXPECT_EQ(driver.received(2).terminals, 0);
+  driver.RunToEnd();
+  EXPECT_TRUE(driver.received(2).finished.has_value());
+}
+
+// A tenant that keeps something of no urgency in the queue saves nothing up for what is urgent.
+TEST(Order, ATenantThatHasNoPartInARoundSavesNothingUp) {
+  SchedulerDriver driver(OnePlace(), SmallRunner());
+  driver.Submit(Of(1, -10, "patient"));
+  std::uint64_t id = 1;
+  for (int i = 0; i < 20; ++i) driver.Submit(Of(++id, 0, "busy"));
+  for (int i = 0; i < 30; ++i) driver.Step();  // "patient" waits all the time
+  ASSERT_EQ(driver.received(1).terminals, 0);
+  std::vector<std::uint64_t> patient;
+  for (int i = 0; i < 10; ++i) {
+    driver.Submit(Of(++id, 0, "patient"));
+    patient.push_back(id);
+  }
+  const Order order = OrderOfFirstSteps(&driver);
+  int in_a_row = 0;
+  int longest = 0;
+  for (std::size_t i = 0; i < 10; ++i) {
+    const bool is_patient = std::find(patient.begin(), patient.end(), order[i]) != patient.end();
+    in_a_row = is_patient ? in_a_row + 1 : 0;
+    longest = std::max(longest, in_a_row);
+  }
+  EXPECT_LE(longest, 2) << "they take turns";
 }
 
 TEST(Siblings, HaveRandomStreamsOfTheirOwn) {

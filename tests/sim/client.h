@@ -31,6 +31,7 @@ struct Caller {
 struct Client {
   Client(Caller* caller_in, std::uint32_t index_in) : caller(caller_in), index(index_in) {
     for (const std::uint32_t token : request().prompt_tokens) Extend(token);
+    complete = request().stopping.max_new_tokens == 0;
   }
 
   const Request& request() const { return caller->request; }

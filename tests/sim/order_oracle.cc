@@ -28,15 +28,11 @@ void TenantOracle::BeginWait(const std::string& tenant) {
     if (name == tenant || other.waiting == 0) continue;
     fewest = fewest ? std::min(*fewest, other.tokens) : other.tokens;
   }
-  own.tokens = std::max(own.tokens, fewest.value_or(floor_));
+  own.tokens = std::max(own.tokens, fewest.value_or(tenants_[last_].tokens));
 }
 
 void TenantOracle::EndWait(const std::string& tenant) {
-  Tenant& own = tenants_[tenant];
-  if (--own.waiting > 0) return;
-  const bool nobody = std::all_of(tenants_.begin(), tenants_.end(),
-                                  [](const auto& t) { return t.second.waiting == 0; });
-  if (nobody) floor_ = own.tokens;
+  if (--tenants_[tenant].waiting == 0) last_ = tenant;
 }
 
 const char* WrongOrder(const Client& first, const Client& other, TimePoint now) {

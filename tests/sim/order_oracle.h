@@ -28,7 +28,7 @@ class TenantOracle {
     std::int64_t tokens = 0;
   };
   std::map<std::string, Tenant> tenants_;
-  std::int64_t floor_ = 0;
+  std::string last_;  // to wait: its count is the level while nobody does
 };
 
 // Empty if `first` may be admitted for the first time at `now` while `other`, of any tenant, waits

@@ -61,6 +61,22 @@ SimConfig DrawConfig(std::uint64_t seed) {
   config.max_priority = rng.Percent(50) ? 0 : rng.Between(1, 3);
   config.percent_siblings = rng.Percent(50) ? 0 : 20;
   config.max_tick = rng.Percent(70) ? 50 : 4000;
+  // Sometimes prompts alone, each several times and with a deadline.
+  if (rng.Percent(5)) {
+    config.max_output = 0;
+    config.percent_siblings = 60;
+    config.percent_deadline = 80;
+  }
+  // Sometimes tenants and time alone decide.
+  if (rng.Percent(10)) {
+    config.num_tenants = 3;
+    config.max_priority = 0;
+    config.percent_siblings = 0;
+    config.max_tick = 4000;
+    config.runner.max_step_seqs = config.options.max_num_seqs;
+    const std::int32_t most = config.runner.max_context / config.runner.block_size + 1;
+    config.runner.num_kv_blocks = most * config.max_live;
+  }
   config.max_events = rng.Between(200, 3000);
   const auto set = [&](Event event, std::int32_t most) {
     // A kind that never happens, in a quarter of the episodes.

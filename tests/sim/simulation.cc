@@ -65,9 +65,10 @@ bool UsesCache(const Request& request) {
   return !request.bypass_prefix_cache || request.num_sequences > 1;
 }
 
-bool TurnsAlone(const SimConfig& config) {
+// Requests wait for their turn, never for memory.
+bool HasRoom(const SimConfig& config) {
   const std::int64_t most = config.runner.max_context / config.runner.block_size + 1;
-  return config.max_priority == 0 && config.runner.max_step_seqs >= config.options.max_num_seqs &&
+  return config.runner.max_step_seqs >= config.options.max_num_seqs &&
          config.runner.num_kv_blocks >= most * config.max_live;
 }
 
@@ -79,7 +80,8 @@ Simulation::Simulation(const SimConfig& config)
       device_(config.runner),
       scheduler_(config.options, config.runner, OneByteEach(config.runner.vocab)),
       now_(std::chrono::seconds(1)),
-      turns_alone_(TurnsAlone(config)) {}
+      room_(HasRoom(config)),
+      turns_alone_(room_ && config.max_priority == 0 && config.percent_siblings == 0) {}
 
 void Simulation::Require(bool condition, const std::string& what) {
   if (condition || !result_.violation.empty()) return;
@@ -205,7 +207,8 @@ Request Simulation::DrawRequest() {
   request.sampling.sampler.temperature = rng_.Percent(50) ? 0.0F : 1.0F;
   request.sampling.sampler.seed = rng_.Below(5);
   StoppingParams& stopping = request.stopping;
-  stopping.max_new_tokens = static_cast<std::uint32_t>(rng_.Between(1, config_.max_output));
+  const std::int32_t least = rng_.Percent(10) ? 0 : std::min(1, config_.max_output);
+  stopping.max_new_tokens = static_cast<std::uint32_t>(rng_.Between(least, config_.max_output));
   if (rng_.Percent(50)) {
     stopping.end_token_ids = {rng_.Below(vocab), rng_.Below(vocab)};
     if (rng_.Percent(30)) stopping.min_new_tokens = rng_.Below(stopping.max_new_tokens + 1);
@@ -231,34 +234,19 @@ LoadSnapshot Simulation::Snapshot() const {
   load.waiting = scheduler_.num_waiting();
   load.waiting_prompt_tokens = scheduler_.waiting_prompt_tokens();
   load.kv_blocks_total = scheduler_.kv().num_blocks();
-  load.prompt_backlog = scheduler_.prompt_backlog();
-  load.prefill_seconds_per_token = scheduler_.cost().prefill_pace();
+  load.running_prompt_backlog = scheduler_.running_prompt_backlog();
+  load.prefill_seconds_per_token = scheduler_.prefill_pace();
   load.decode_seconds_per_token = scheduler_.cost().decode_seconds();
   load.seconds_per_turn = scheduler_.cost().seconds_per_turn();
   return load;
-}
-
-TenantQueue Simulation::QueueOf(const std::string& tenant) const {
-  TenantQueue queue;
-  queue.tenants = 1;
-  for (const auto& [name, waiting] : scheduler_.shares().waiting()) {
-    if (name != tenant) {
-      ++queue.tenants;
-    } else {
-      queue.own = waiting.sequences;
-      queue.own_prompt_tokens = waiting.prompt_tokens;
-    }
-  }
-  return queue;
 }
 
 void Simulation::Arrive() {
   if (draining_ || static_cast<std::int32_t>(clients_.size()) >= config_.max_live) return;
   Request request = DrawRequest();
   const LoadSnapshot load = Snapshot();
-  const TenantQueue queue = QueueOf(request.tenant);
-  const absl::Status admitted =
-      Admit(request, load, Unseen{}, queue, config_.options, config_.runner);
+  const QueueView queue = scheduler_.waiting().View(now_);
+  const absl::Status admitted = Admit(request, load, queue, config_.options, config_.runner);
   if (!admitted.ok()) {
     Require(admitted.code() == absl::StatusCode::kResourceExhausted && RetryAfter(admitted),
             "what can run is refused for load alone, with a hint when to come again");
@@ -266,8 +254,12 @@ void Simulation::Arrive() {
       Require(request.deadline != kNoDeadline, "who has no deadline is not refused for it");
       return Met(Rare::kRefusedForDeadline);
     }
-    Require(scheduler_.num_waiting() > 0, "nothing is refused while nobody waits");
-    Require(queue.own > 0 || queue.tenants == 1 || config_.options.max_queue < queue.tenants,
+    Require(scheduler_.num_waiting() > 0 || config_.options.max_queue == 0,
+            "nothing is refused while nobody waits");
+    const std::int32_t tenants = queue.NumTenantsWith(request.tenant);
+    const auto answers = static_cast<std::int32_t>(request.num_sequences);
+    Require(queue.Of(request.tenant).sequences > 0 || tenants == 1 ||
+                config_.options.max_queue / tenants < answers,
             "a tenant with nothing in a full queue is let in");
     return Met(Rare::kQueueFull);
   }
@@ -339,8 +331,8 @@ void Simulation::CheckPlanned(const StepPlan& plan, std::size_t i) {
   Require(request.deadline > now_, "nothing is scheduled after its deadline");
   const std::int32_t begin = plan.batch.context_len[i] - planned.num_tokens;
   if (planned.admission != client->admission) CheckAdmission(client, plan, i, begin);
-  if (client->caller->generated == 0 && begin < client->prompt_len() &&
-      request.deadline != kNoDeadline) {
+  const bool first = planned.index == 0 && client->high_water < client->prompt_len();
+  if (first && request.deadline != kNoDeadline) {
     const Duration left =
         scheduler_.cost().Predict(client->prompt_len() - begin, request.stopping.min_new_tokens);
     Require(now_ + left <= request.deadline, "no prompt token is spent on a doomed call");
@@ -378,7 +370,7 @@ void Simulation::CheckAdmission(Client* client, const StepPlan& plan, std::size_
   // logits of another that were not finite.
   const bool forgotten = result_.rare[static_cast<std::size_t>(Rare::kEvicted)] > 0 ||
                          result_.rare[static_cast<std::size_t>(Rare::kNotFinite)] > 0;
-  if (turns_alone_ && !forgotten && sibling != nullptr && !client->caller->ever_stalled) {
+  if (room_ && !forgotten && sibling != nullptr && !client->caller->ever_stalled) {
     const std::int32_t size = config_.runner.block_size;
     Require(begin >= (client->prompt_len() - 1) / size * size,
             "answers share the full blocks of their prompt");
@@ -610,6 +602,7 @@ void Simulation::TakeFinish(const TokenEvent& event, const FinishedEvent& finish
   const Client* const client = FindClient(event.id, finished.index);
   Require(client != nullptr && client->complete, "who finishes is complete");
   if (client == nullptr) return;
+  Require(client->high_water >= client->prompt_len(), "who finishes has its prompt computed");
   const Caller& caller = *client->caller;
   CheckUsage(caller, finished.usage);
   Require(finished.last == (caller.answers == 1), "the last answer ends the request");

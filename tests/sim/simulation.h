@@ -132,7 +132,6 @@ class Simulation {
   bool EndCaller(RequestId id);
   void CreditReaders();
   LoadSnapshot Snapshot() const;
-  TenantQueue QueueOf(const std::string& tenant) const;
   bool InFlightHas(RequestId id) const;
   Caller* AnyCaller();
   Client* FindClient(RequestId id, std::uint32_t index);
@@ -146,6 +145,7 @@ class Simulation {
   std::map<RequestId, Caller> callers_;  // those without an end
   std::map<Key, Client> clients_;        // their answers without an end
   TenantOracle tenants_;
+  const bool room_;         // requests wait for their turn, never for memory
   const bool turns_alone_;  // requests wait for their turn, never for memory, and in one class
   std::deque<InFlight> in_flight_;
   // Prefixes that somebody computed and may be found: of salt and hash at the end of a block.
