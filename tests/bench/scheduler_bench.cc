@@ -1,7 +1,7 @@
 // What the scheduler itself costs a step: Schedule, Launched and Commit without a device, with
 // sequences that decode at 1 000 to 1 500 positions, requests of 64 tenants and three classes that
-// wait, and a deadline on each. Arguments: sequences that run, that wait. Not part of the suite; the
-// serving scheduler exports the same as millrace_step_seconds{phase="schedule"}.
+// wait, and a deadline on each. Arguments: sequences that run, that wait. Not part of the suite;
+// the serving scheduler exports the same as millrace_step_seconds{phase="schedule"}.
 #include <benchmark/benchmark.h>
 
 #include <chrono>
