@@ -28,11 +28,7 @@ constexpr std::int32_t kBlocks = 17;  // a few sequences: they take each other's
 constexpr std::int64_t kBytesPerToken = 3072;
 constexpr std::int32_t kMaxPrompt = 100;
 constexpr std::int32_t kMaxOutput = 40;
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr int kBatches = 40;
-#else
 constexpr int kBatches = 100;
-#endif
 
 int NumBatches() { return std::getenv("MILLRACE_LONG") != nullptr ? 10 * kBatches : kBatches; }
 
@@ -58,6 +54,8 @@ struct Counts {
   std::int64_t preemptions = 0;
   std::int64_t hit_tokens = 0;
   std::int64_t cancels = 0;
+
+  bool all() const { return preemptions > 0 && hit_tokens > 0 && cancels > 0; }
 };
 
 class Load {
@@ -73,8 +71,10 @@ class Load {
                    runner->info(), std::move(token_bytes)),
         rng_(seed) {}
 
+  // So many batches, and more until everything that is to be shown has happened.
   void Run(int batches) {
-    while (counts_.batches < batches && !::testing::Test::HasFatalFailure()) {
+    while (counts_.batches < batches || (!counts_.all() && counts_.batches < 20 * batches)) {
+      if (::testing::Test::HasFatalFailure()) return;
       while (scheduler_.num_running() + scheduler_.num_waiting() < 8) Submit();
       Step();
       if (Uniform(1, 100) <= 4) CancelAny();

@@ -1,6 +1,7 @@
 // Runs episodes of the simulation, one seed after the other, until so many events are done; a
 // violated promise is shrunk and printed as a command to run it again. Exit code 1 for a violation
 // or a rare state that was never met, 2 for bad usage. The last line is the summary.
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -8,7 +9,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -40,6 +40,7 @@ struct Options {
   std::uint64_t steps = 10'000'000;
   std::uint64_t seed = 1;
   bool one = false;
+  bool aborted = false;  // the episode, in a process before this one
   std::uint64_t events = UINT64_MAX;
   std::vector<Event> without;
   std::string replay;  // a file; "": none
@@ -75,7 +76,7 @@ std::string Parse(int argc, char** argv, Options* options) {
     const std::string flag = argv[i];
     const bool number =
         flag == "--steps" || flag == "--seed" || flag == "--episode" || flag == "--events";
-    if (!number && flag != "--without" && flag != "--replay") {
+    if (!number && flag != "--without" && flag != "--replay" && flag != "--aborted") {
       return absl::StrCat(flag, ": no such flag");
     }
     if (i + 1 == argc) return absl::StrCat(flag, ": want a value");
@@ -93,6 +94,7 @@ std::string Parse(int argc, char** argv, Options* options) {
                                                     : &options->seed;
     if (!ParseNumber(value, out)) return absl::StrCat(flag, " ", value, ": want a number, as 1e7");
     if (flag == "--episode") options->one = true;
+    if (flag == "--aborted") options->aborted = true;
   }
   return {};
 }
@@ -130,16 +132,55 @@ void Shrink(std::uint64_t seed, EpisodeResult failed) {
               Command(seed, failed.events, without).c_str());
 }
 
-// A CHECK of the code under test aborts: the handler may only write what is ready.
-char g_abort_message[128];
+// A CHECK of the code under test aborts the process. The handler may do little, so it begins the
+// program again, to look for what the abort needs: every try is a process of its own.
+char g_aborted_seed[24];
 void OnAbort(int) {
-  const ssize_t written = ::write(STDOUT_FILENO, g_abort_message, std::strlen(g_abort_message));
-  std::_Exit(written < 0 ? 3 : 1);
+  char program[] = "/proc/self/exe";
+  char flag[] = "--aborted";
+  char* const arguments[] = {program, flag, g_aborted_seed, nullptr};
+  ::execv(program, arguments);
+  std::_Exit(3);
 }
-void PrepareAbortMessage(std::uint64_t seed) {
-  std::snprintf(g_abort_message, sizeof(g_abort_message),
-                "aborted; again: tools/sim --episode %llu\nsim: FAILED\n",
+void NoteSeed(std::uint64_t seed) {
+  std::snprintf(g_aborted_seed, sizeof(g_aborted_seed), "%llu",
                 static_cast<unsigned long long>(seed));
+}
+
+// Whether the episode aborts, tried in a child.
+bool Aborts(std::uint64_t seed, std::uint64_t events, const std::vector<Event>& without) {
+  std::fflush(stdout);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    std::signal(SIGABRT, SIG_DFL);
+    // What the CHECK says was said before.
+    if (std::freopen("/dev/null", "w", stderr) == nullptr) std::_Exit(3);
+    RunEpisode(seed, events, without);
+    std::_Exit(0);
+  }
+  int status = 0;
+  return child > 0 && ::waitpid(child, &status, 0) == child && WIFSIGNALED(status) &&
+         WTERMSIG(status) == SIGABRT;
+}
+
+// Leaves out kinds of events, then events from the end, as long as it still aborts.
+int ShrinkAbort(std::uint64_t seed) {
+  std::vector<Event> without;
+  for (std::size_t kind = 0; kind < kNumEvents; ++kind) {
+    std::vector<Event> fewer = without;
+    fewer.push_back(static_cast<Event>(kind));
+    if (Aborts(seed, UINT64_MAX, fewer)) without = std::move(fewer);
+  }
+  std::uint64_t low = 0;  // does not abort
+  std::uint64_t high = 1;
+  while (!Aborts(seed, high, without) && high < (1ULL << 40U)) high *= 2;
+  while (high - low > 1) {
+    const std::uint64_t middle = low + (high - low) / 2;
+    (Aborts(seed, middle, without) ? high : low) = middle;
+  }
+  std::printf("aborted after %llu events\nagain: %s\nsim: FAILED\n",
+              static_cast<unsigned long long>(high), Command(seed, high, without).c_str());
+  return 1;
 }
 
 bool ReportRareStates(const std::array<std::uint64_t, kNumRare>& rare) {
@@ -159,7 +200,7 @@ int RunMany(const Options& options) {
   std::uint64_t seed = options.seed;
   const bool bar = ::isatty(STDERR_FILENO) != 0;
   for (; events < options.steps; ++seed) {
-    PrepareAbortMessage(seed);
+    NoteSeed(seed);
     const EpisodeResult result = RunEpisode(seed, UINT64_MAX, options.without);
     if (!result.violation.empty()) {
       Shrink(seed, result);
@@ -203,7 +244,7 @@ int RunReplay(const std::string& path) {
 }
 
 int RunOne(const Options& options) {
-  PrepareAbortMessage(options.seed);
+  NoteSeed(options.seed);
   const EpisodeResult result = RunEpisode(options.seed, options.events, options.without);
   if (!result.violation.empty()) {
     std::printf("violated after %llu events: %s\nsim: FAILED\n",
@@ -233,6 +274,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   std::signal(SIGABRT, millrace::sim::OnAbort);
+  if (options.aborted) return millrace::sim::ShrinkAbort(options.seed);
   if (!options.replay.empty()) return millrace::sim::RunReplay(options.replay);
   return options.one ? millrace::sim::RunOne(options) : millrace::sim::RunMany(options);
 }
