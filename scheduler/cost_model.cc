@@ -34,11 +34,14 @@ void CostModel::Observe(std::int32_t prefill_tokens, std::int32_t decode_tokens,
   const double seconds = ToSeconds(duration);
   if (prefill_tokens == 0) {
     Blend(Plausible(seconds, decode_seconds_), &decode_seconds_);
+  } else if (decode_tokens > 0 && decode_seconds_ == 0 && prefill_tokens < kMinChunk) {
+    Blend(seconds, &decode_seconds_);  // at most that
   } else if (decode_tokens == 0 || decode_seconds_ == 0) {
     ObservePrefill(prefill_tokens, seconds);
   } else if (prefill_token_seconds_ == 0) {
-    // What the streams would have cost by themselves belongs to them.
-    ObservePrefill(prefill_tokens, std::max(0.0, seconds - decode_seconds_));
+    // What the streams would have cost by themselves belongs to them, but the prompt had a part: a
+    // price near zero would hardly grow.
+    ObservePrefill(prefill_tokens, std::max(seconds - decode_seconds_, seconds / 4));
   } else {
     ObserveBoth(prefill_tokens, seconds);
   }
@@ -46,7 +49,10 @@ void CostModel::Observe(std::int32_t prefill_tokens, std::int32_t decode_tokens,
 
 void CostModel::ObservePrefill(std::int32_t prefill_tokens, double seconds) {
   if (prefill_tokens < kMinChunk) return;
-  Blend(Plausible(seconds / prefill_tokens, prefill_token_seconds_), &prefill_token_seconds_);
+  const double sample = seconds / prefill_tokens;
+  // The first step may have been slow for reasons of its own.
+  if (prefill_samples_ == 1) prefill_token_seconds_ = std::min(prefill_token_seconds_, sample);
+  Blend(Plausible(sample, prefill_token_seconds_), &prefill_token_seconds_);
   prefill_samples_ = std::min(prefill_samples_ + 1, kEnough);
 }
 
@@ -77,7 +83,7 @@ Duration CostModel::Predict(std::int64_t prefill_tokens, std::int64_t decode_tok
 double CostModel::PrefillPace(std::int32_t decode_tokens, Duration target,
                               std::int32_t limit) const {
   if (!knows_prefill()) return 0;
-  if (decode_tokens == 0 || target <= Duration::zero()) return prefill_token_seconds_;
+  if (decode_tokens == 0) return prefill_token_seconds_;
   return prefill_token_seconds_ + decode_seconds_ / PrefillBudget(decode_tokens, target, limit);
 }
 

@@ -530,7 +530,11 @@ TimePoint Scheduler::NextTimeout() const {
 }
 
 double Scheduler::prefill_pace() const {
-  return cost_.PrefillPace(CountDecodes(), options_.itl_target,
+  // By their state: those that a step in flight computes go on, too.
+  const auto streams = std::count_if(running_.begin(), running_.end(), [](const Sequence* s) {
+    return s->state == SequenceState::kRunning && s->generates();
+  });
+  return cost_.PrefillPace(static_cast<std::int32_t>(streams), options_.itl_target,
                            std::min(options_.max_num_batched_tokens, runner_.max_step_tokens));
 }
 

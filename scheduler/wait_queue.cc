@@ -100,13 +100,13 @@ void WaitQueue::LiftOthers(const Sequence& admitted, TimePoint now) {
   const std::int32_t highest = HighestPriority();
   const std::int64_t round = AgedClass(admitted.request(), now, highest);
   std::vector<char> takes_part(shares_.num_places(), 0);
+  std::int64_t fewest = shares_.charged(admitted.group->tenant);
   for (const Sequence* s : sequences_) {
     if (s->preempted() || !s->could_go()) continue;
     if (AgedClass(s->request(), now, highest) < round) continue;
     takes_part[s->group->tenant.value()] = 1;
+    fewest = std::min(fewest, shares_.charged(s->group->tenant));
   }
-  // The first of the order is of the tenant with the fewest.
-  const std::int64_t fewest = shares_.charged(admitted.group->tenant);
   for (const Sequence* s : sequences_) {
     const TenantId tenant = s->group->tenant;
     if (takes_part[tenant.value()] == 0) shares_.Lift(tenant, fewest);

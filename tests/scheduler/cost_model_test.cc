@@ -81,6 +81,36 @@ TEST(CostModel, LearnsWhatStreamsCostWhilePromptsNeverCease) {
   EXPECT_GE(chunk, 75) << "half of what there is room for";
 }
 
+TEST(CostModel, TakesTheLowerOfTheFirstTwoForThePrice) {
+  CostModel cost;
+  cost.Observe(100, 0, milliseconds(30'000));  // the first after a start
+  cost.Observe(100, 0, milliseconds(100));
+  EXPECT_LE(cost.Predict(1000, 0), milliseconds(1001));
+}
+
+TEST(CostModel, LearnsFromSmallChunksBeforeAnyStepWithoutPrompts) {
+  CostModel cost;
+  cost.Observe(512, 0, milliseconds(20'000));
+  std::int32_t budget = 0;
+  int steps = 0;
+  for (; budget < 100 && steps < 200; ++steps) {
+    budget = cost.PrefillBudget(4, milliseconds(250), 512);
+    cost.Observe(budget, 4, milliseconds(20 + budget));
+  }
+  EXPECT_LT(steps, 100);
+}
+
+TEST(CostModel, ASeedThatIsTooLowGrows) {
+  CostModel cost;
+  cost.Observe(0, 4, milliseconds(300));  // a slow first step
+  cost.Observe(100, 4, milliseconds(120));
+  for (int i = 0; i < 60; ++i) {
+    const std::int32_t chunk = cost.PrefillBudget(4, milliseconds(100), 512);
+    cost.Observe(chunk, 4, milliseconds(20 + chunk));
+  }
+  EXPECT_LE(20 + cost.PrefillBudget(4, milliseconds(100), 512), 100);
+}
+
 TEST(CostModel, TakesNoSingleStepForMoreThanTwiceWhatWasExpected) {
   CostModel cost;
   for (int i = 0; i < 3; ++i) cost.Observe(100, 0, milliseconds(100));
