@@ -371,8 +371,9 @@ int RunLoadgen(int argc, char** argv) {
   if (options.concurrency == 0) options.concurrency = options.rate > 0 ? kOpenLoop : kClosedLoop;
   if (options.tenants > 1 && options.concurrency < kGreed + options.tenants - 1) {
     return Fail(kName,
-                absl::StrCat("--concurrency ", options.concurrency, ": --tenants ", options.tenants,
-                             " want at least ", kGreed + options.tenants - 1),
+                absl::StrCat("--tenants ", options.tenants, ": want --concurrency of at least ",
+                             kGreed + options.tenants - 1, "; it is ", options.concurrency,
+                             "; see 'millrace loadgen --help'"),
                 2);
   }
   for (const std::string& text : {options.prompt_tokens, options.output_tokens}) {
