@@ -33,27 +33,33 @@ namespace {
 constexpr char kName[] = "serve";
 
 // What wakes the main thread.
-enum class Wake { kSignal, kLoaded, kEngineEnded };
+enum class Wake { kStop, kFlush, kLoaded, kEngineEnded };
 using WakeChannel = Channel<Wake>;
 
 // All threads are started with these blocked, so that only the watcher takes them.
-sigset_t StopSignals() {
+sigset_t Signals() {
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGUSR1);
   return signals;
 }
 
-// The first signal asks for a drain; a second one will not wait for it.
+// SIGUSR1 asks to forget all prefixes. The first of the others asks for a drain; a second one will
+// not wait for it.
 void WatchSignals(std::shared_ptr<WakeChannel> wake) {
   std::thread([wake = std::move(wake)] {
-    const sigset_t signals = StopSignals();
-    for (int count = 0;; ++count) {
+    const sigset_t signals = Signals();
+    for (bool stopping = false;;) {
       int signal = 0;
       if (sigwait(&signals, &signal) != 0) return;
-      if (count > 0) _exit(128 + signal);
-      wake->Send(Wake::kSignal);
+      if (signal == SIGUSR1) {
+        wake->Send(Wake::kFlush);
+        continue;
+      }
+      if (std::exchange(stopping, true)) _exit(128 + signal);
+      wake->Send(Wake::kStop);
     }
   }).detach();  // waits for a signal for as long as the process lives
 }
@@ -199,7 +205,9 @@ absl::Status Serve(const ServeOptions& options) {
                             Server::Listen(options.server, &clock));
   {
     Loader loader(options, &clock, wake);
-    if (wake->Receive() == Wake::kSignal) {
+    std::optional<Wake> why = wake->Receive();
+    while (why == Wake::kFlush) why = wake->Receive();  // there is nothing to forget yet
+    if (why == Wake::kStop) {
       Log(LogLevel::kInfo, "stopped while the model was loading");
       server->ShutDown(Duration::zero());
       // Nothing was accepted; the half-read model is left to the end of the process.
@@ -213,7 +221,9 @@ absl::Status Serve(const ServeOptions& options) {
   std::printf("millrace ready grpc=%s metrics=%s\n", server->grpc_address().c_str(),
               server->metrics_address().c_str());
   std::fflush(stdout);
-  const bool asked = wake->Receive() == Wake::kSignal;
+  std::optional<Wake> why = wake->Receive();
+  for (; why == Wake::kFlush; why = wake->Receive()) loaded->engine->FlushPrefixCache();
+  const bool asked = why == Wake::kStop;
   Log(LogLevel::kInfo, asked ? "draining" : "the device is lost");
   server->ShutDown(options.drain);
   Log(LogLevel::kInfo, "stopped");
@@ -229,7 +239,7 @@ int RunServe(int argc, char** argv) {
   const auto& serve = std::get<ServeOptions>(options);
   ConfigureLog(serve.log_level, serve.log_format);
   // Before the first thread: all inherit the mask.
-  const sigset_t signals = StopSignals();
+  const sigset_t signals = Signals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   const absl::Status status = Serve(serve);
   return status.ok() ? 0 : Fail(kName, status);

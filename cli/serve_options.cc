@@ -213,6 +213,7 @@ std::variant<ServeOptions, int> ParseServeOptions(int argc, char** argv) {
   app.footer(
       "Every flag may also stand in the environment (MILLRACE_MAX_QUEUE for --max-queue) or in the "
       "file of --config; the command line wins.\n"
+      "SIGUSR1 forgets all prompts that are kept for their prefixes.\n"
       "When requests are answered, one line on stdout says so: millrace ready grpc=HOST:PORT "
       "metrics=HOST:PORT");
   ServeOptions options;

@@ -10,6 +10,7 @@
 #include "base/error_details.h"
 #include "base/status.h"
 #include "runtime/kv/block_table.h"
+#include "scheduler/cost_model.h"
 
 namespace millrace {
 namespace {
@@ -109,6 +110,11 @@ Duration PredictFirstToken(const Request& request, const LoadSnapshot& snapshot,
   return std::max(prefill, place + FromSeconds(own * snapshot.prefill_seconds_per_token));
 }
 
+bool PricesAreOld(const LoadSnapshot& snapshot, const QueueView& queue, TimePoint now) {
+  const bool idle = snapshot.running == 0 && queue.total().sequences == 0;
+  return idle && now - snapshot.last_step >= CostModel::kKeeps;
+}
+
 absl::Status Admit(const Request& request, const LoadSnapshot& snapshot, const QueueView& queue,
                    const SchedulerOptions& options, const RunnerInfo& runner) {
   MILLRACE_RETURN_IF_ERROR(CheckFits(request, runner));
@@ -116,6 +122,7 @@ absl::Status Admit(const Request& request, const LoadSnapshot& snapshot, const Q
     return absl::UnavailableError("the device has failed; the server is going down");
   if (!snapshot.accepting) return absl::UnavailableError("the server is draining");
   MILLRACE_RETURN_IF_ERROR(CheckQueue(request, snapshot, queue, options));
+  if (PricesAreOld(snapshot, queue, request.arrival)) return absl::OkStatus();
   return CheckDeadline(request, snapshot, queue, options);
 }
 

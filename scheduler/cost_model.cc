@@ -32,6 +32,7 @@ void Blend(double sample, double* estimate, double newest = kNewest) {
 void CostModel::Observe(std::int32_t prefill_tokens, std::int32_t decode_tokens,
                         Duration duration) {
   const double seconds = ToSeconds(duration);
+  old_ = false;
   if (prefill_tokens == 0) {
     Blend(Plausible(seconds, decode_seconds_), &decode_seconds_);
   } else if (decode_tokens > 0 && decode_seconds_ == 0 && prefill_tokens < kMinChunk) {
@@ -74,7 +75,13 @@ void CostModel::ObserveTurns(std::int32_t admitted, Duration waited) {
   turns_ = (1 - kNewest) * turns_ + admitted;
 }
 
+void CostModel::Age() {
+  old_ = true;
+  prefill_samples_ = 0;
+}
+
 Duration CostModel::Predict(std::int64_t prefill_tokens, std::int64_t decode_tokens) const {
+  if (old_) return Duration::zero();
   const double price = knows_prefill() ? prefill_token_seconds_ : 0;
   return FromSeconds(static_cast<double>(prefill_tokens) * price +
                      static_cast<double>(decode_tokens) * decode_seconds_);

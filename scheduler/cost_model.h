@@ -3,6 +3,7 @@
 #ifndef MILLRACE_SCHEDULER_COST_MODEL_H_
 #define MILLRACE_SCHEDULER_COST_MODEL_H_
 
+#include <chrono>
 #include <cstdint>
 
 #include "base/clock.h"
@@ -24,6 +25,9 @@ class CostModel {
   // So many sequences were admitted in the `waited` since others were, while sequences waited.
   void ObserveTurns(std::int32_t admitted, Duration waited);
 
+  // No step ran for kKeeps: what was learned is a guess until the next ones have.
+  void Age();
+
   // How long `prefill_tokens` of prompts and then `decode_tokens` steps take, one after the other,
   // if steps do nothing else; zero while nothing is known, so that nobody is judged by a guess.
   Duration Predict(std::int64_t prefill_tokens, std::int64_t decode_tokens) const;
@@ -38,6 +42,9 @@ class CostModel {
   // A smaller chunk without streams beside it says little about what a token costs: the step is
   // spent on reading weights.
   static constexpr std::int32_t kMinChunk = 16;
+  // Judged by old prices a call that is refused teaches nothing; so long a silence is an exception
+  // under load, and short enough for a caller that tries again.
+  static constexpr Duration kKeeps = std::chrono::seconds(5);
 
  private:
   bool knows_prefill() const { return prefill_samples_ >= kEnough; }
@@ -50,6 +57,7 @@ class CostModel {
   double decode_seconds_ = 0;         // of a step without prompt tokens; 0: not known
   double prefill_token_seconds_ = 0;  // 0: not known
   std::int32_t prefill_samples_ = 0;  // up to kEnough
+  bool old_ = false;                  // no step since Age
   double deviation_ = 0;              // of steps with both from what was expected, on average
   double turn_seconds_ = 0;
   double turns_ = 0;

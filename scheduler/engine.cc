@@ -7,6 +7,7 @@
 #include <variant>
 
 #include "absl/strings/str_cat.h"
+#include "base/log.h"
 #include "base/mutex.h"
 #include "base/status.h"
 #include "base/thread_name.h"
@@ -99,6 +100,8 @@ class ThreadedEngine final : public Engine {
     submissions_.Control(CreditTokens{id, tokens_delivered});
   }
 
+  void FlushPrefixCache() override { submissions_.Control(millrace::FlushPrefixCache{}); }
+
   LoadSnapshot snapshot() const override {
     MutexLock lock(&mutex_);
     LoadSnapshot load = published_;
@@ -162,9 +165,11 @@ class ThreadedEngine final : public Engine {
         scheduler_.Submit(std::move(submit->request), now);
       } else if (const auto* cancel = std::get_if<CancelRequest>(&submission)) {
         scheduler_.Cancel(cancel->id, now);
+      } else if (const auto* credit = std::get_if<CreditTokens>(&submission)) {
+        scheduler_.Credit(credit->id, credit->tokens_delivered);
       } else {
-        const auto& credit = std::get<CreditTokens>(submission);
-        scheduler_.Credit(credit.id, credit.tokens_delivered);
+        const std::int32_t blocks = scheduler_.FlushPrefixCache();
+        Log(LogLevel::kInfo, "prefix cache flushed", {{"blocks", absl::StrCat(blocks)}});
       }
     }
     // What this changed is published with the step it leads to; after a failure there is none.

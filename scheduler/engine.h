@@ -31,6 +31,9 @@ struct SchedulerOptions {
   Duration itl_target{};                     // prefill chunks are sized so that a step stays below
   std::int32_t output_window_tokens = 1024;  // generated and not delivered before a sequence pauses
   Duration max_pause = std::chrono::seconds(30);  // a reader slower than this ends with ABORTED
+  // A sequence that was preempted so often gets all blocks that it can ever need with its next
+  // admission and is not preempted again. The most that a healthy server was seen to need is 4.
+  std::uint32_t max_preemptions = 8;
   std::string record_path;  // of a trace (scheduler/trace.h) that the engine writes; "": none
 };
 
@@ -72,6 +75,8 @@ class Engine {
   virtual void Cancel(RequestId id) = 0;
   // `tokens_delivered` in all, not since the last call.
   virtual void Credit(RequestId id, std::uint64_t tokens_delivered) = 0;
+  // Requests that are admitted from now on find nothing of what was computed before. Never refused.
+  virtual void FlushPrefixCache() = 0;
 
   virtual LoadSnapshot snapshot() const = 0;
 

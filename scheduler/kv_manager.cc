@@ -97,6 +97,14 @@ void KvManager::Forget(const BlockTable& table) {
   }
 }
 
+// A running sequence goes on under the name that its prefix had, which nothing finds any more.
+std::int32_t KvManager::Flush() {
+  const std::int32_t known = cache_.num_blocks();
+  cache_.Clear();
+  pool_.UnkeepAll();
+  return known;
+}
+
 void KvManager::CountDeferred(std::vector<std::int32_t>* counts) const {
   for (const Deferred& deferred : deferred_) {
     for (const BlockRef& block : deferred.blocks) {

@@ -68,6 +68,9 @@ class KvManager {
 
   // What `table` holds is not to be found again: something is wrong with it.
   void Forget(const BlockTable& table);
+  // Nothing that was computed until now is to be found again. Tables stay as they are. Returns how
+  // many blocks could have been.
+  std::int32_t Flush();
 
   // Adds each reference of blocks that wait for a step to `counts`, by block.
   void CountDeferred(std::vector<std::int32_t>* counts) const;

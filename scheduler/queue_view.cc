@@ -30,10 +30,10 @@ void QueueView::AddAll(const QueueView& other, int sign) {
   }
 }
 
-// One that is not told apart has what all the others have.
+// A tenant that is not told apart from others looks like one with nothing here: the scheduler,
+// which knows, turns the surplus away (Scheduler::ShedSurplus).
 const QueueView::Classes* QueueView::Find(const std::string& tenant) const {
-  auto found = tenants_.find(tenant);
-  if (found == tenants_.end()) found = tenants_.find(kOtherTenants);
+  const auto found = tenants_.find(tenant);
   return found == tenants_.end() ? nullptr : &found->second;
 }
 

@@ -36,6 +36,10 @@ class RecordedScheduler {
     if (trace_) trace_->Credit(id, tokens_delivered);
     scheduler_.Credit(id, tokens_delivered);
   }
+  std::int32_t FlushPrefixCache() {
+    if (trace_) trace_->Flush();
+    return scheduler_.FlushPrefixCache();
+  }
   StepPlan Schedule(TimePoint now) {
     StepPlan plan = scheduler_.Schedule(now);
     if (trace_) trace_->Schedule(now, plan);

@@ -41,7 +41,7 @@ struct Request {
   TimePoint deadline = kNoDeadline;
 };
 
-// The three ways in.
+// The ways in.
 struct SubmitRequest {
   Request request;
 };
@@ -52,7 +52,8 @@ struct CreditTokens {  // the client has been handed this many tokens in all
   RequestId id;
   std::uint64_t tokens_delivered = 0;
 };
-using Submission = std::variant<SubmitRequest, CancelRequest, CreditTokens>;
+struct FlushPrefixCache {};  // no prefix computed until now is found again
+using Submission = std::variant<SubmitRequest, CancelRequest, CreditTokens, FlushPrefixCache>;
 
 }  // namespace millrace
 

@@ -10,11 +10,6 @@
 namespace millrace {
 namespace {
 
-// A request that was preempted so often gets all blocks that it can ever need with its next
-// admission and is not preempted again; the most that a healthy server was seen to need is 4
-// (docs/reliability.md).
-constexpr std::uint32_t kMaxPreemptions = 8;
-
 // Prefixes are shared under the same tenant and salt. A request that passes the cache by shares
 // with its own sequences alone. Different requests of different kinds never have the same: the
 // length of the tenant's name says where the caller's salt begins.
@@ -43,6 +38,7 @@ Scheduler::~Scheduler() = default;
 
 void Scheduler::Submit(Request request, TimePoint now) {
   const RequestId id = request.id;
+  if (idle() && now - last_step_ >= CostModel::kKeeps) cost_.Age();
   auto group = std::make_unique<RequestGroup>();
   group->tenant = shares_.Join(request.tenant);
   group->salt = SaltOf(request);
@@ -258,7 +254,7 @@ bool Scheduler::ReserveOrPreempt(Sequence* sequence, std::int64_t positions, Pas
     // block. One that was preempted often has all that it will ever need, and keeps it.
     if (victim == running_.rend()) {
       victim = std::find_if(running_.rbegin(), running_.rend(), [&](const Sequence* s) {
-        return !planned(s) && s->preemptions < kMaxPreemptions &&
+        return !planned(s) && s->preemptions < options_.max_preemptions &&
                s->generated() + s->pending > s->generated_at_admission;
       });
     }
@@ -334,7 +330,7 @@ void Scheduler::Admit(Sequence* sequence) {
 
 bool Scheduler::ReserveAllKnown(Sequence* sequence) {
   const std::int64_t positions =
-      sequence->preemptions < kMaxPreemptions
+      sequence->preemptions < options_.max_preemptions
           ? sequence->length()
           : std::int64_t{sequence->length()} + std::max<std::int64_t>(0, sequence->to_generate());
   const Request& request = sequence->request();
@@ -412,6 +408,7 @@ void Scheduler::Launched(const StepPlan& plan, StepTicket ticket) {
 void Scheduler::Commit(const StepPlan& plan, const ForwardResult& result, Duration duration,
                        TimePoint now) {
   kv_.StepDone();
+  last_step_ = now;
   cost_.Observe(plan.prefill_tokens, plan.decode_tokens, duration);
   for (const PlannedSequence& planned : plan.sequences) {
     // One that has ended meanwhile wants no more tokens.

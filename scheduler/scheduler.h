@@ -46,6 +46,9 @@ class Scheduler {
   // Ends a request at once; unknown ids are ignored.
   void Cancel(RequestId id, TimePoint now);
   void Credit(RequestId id, std::uint64_t tokens_delivered);
+  // No prefix that was computed until now is found again. Returns how many blocks of them there
+  // were.
+  std::int32_t FlushPrefixCache() { return kv_.Flush(); }
 
   // Decides one step; empty when nothing can run now. REQUIRES: fewer steps in flight than the
   // runner allows.
@@ -158,6 +161,7 @@ class Scheduler {
   std::size_t last_table_size_ = 0;
   TimePoint
       turns_since_{};  // since then sequences wait and nobody was admitted; the epoch: none wait
+  TimePoint last_step_{};                    // the end of the newest; the epoch: none
   std::int32_t unreported_preemptions_ = 0;  // since the last plan that was not empty
   std::vector<TokenEvent> events_;
 };

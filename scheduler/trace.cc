@@ -29,6 +29,7 @@ Json ToJson(const SchedulerOptions& options, const RunnerInfo& runner) {
           {"itl_target", options.itl_target.count()},
           {"output_window_tokens", options.output_window_tokens},
           {"max_pause", options.max_pause.count()},
+          {"max_preemptions", options.max_preemptions},
           {"vocab", runner.vocab},
           {"max_context", runner.max_context},
           {"block_size", runner.block_size},
@@ -114,6 +115,8 @@ void TraceWriter::Cancel(RequestId id, TimePoint now) {
 void TraceWriter::Credit(RequestId id, std::uint64_t tokens) {
   Write(Line({"credit", id.value(), tokens}));
 }
+
+void TraceWriter::Flush() { Write(Line(Json::array({"flush"}))); }
 
 void TraceWriter::Schedule(TimePoint now, const StepPlan& plan) {
   Write(Line({"schedule", Nanoseconds(now), plan.empty() ? 0 : Fingerprint(plan)}));

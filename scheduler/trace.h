@@ -6,6 +6,7 @@
 //   ["millrace-trace", 1, {limits of the scheduler and shape of the runner}]
 //   ["token", id, bytes, special]          before the first line with the token as sampled
 //   ["submit", now, {request}]             ["cancel", id, now]        ["credit", id, tokens]
+//   ["flush"]
 //   ["schedule", now, plan]                the fingerprint, or 0 when there was nothing to do
 //   ["launched", ticket]
 //   ["commit", now, duration, [token of each row; -1: not finite]]
@@ -47,6 +48,7 @@ class TraceWriter {
   void Submit(const Request& request, TimePoint now);
   void Cancel(RequestId id, TimePoint now);
   void Credit(RequestId id, std::uint64_t tokens);
+  void Flush();
   void Schedule(TimePoint now, const StepPlan& plan);
   void Launched(StepTicket ticket);
   void Commit(const ForwardResult& result, Duration duration, TimePoint now);

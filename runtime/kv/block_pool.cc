@@ -68,6 +68,12 @@ void BlockPool::Unkeep(BlockId id) {
   blocks_[Index(id)].kept = false;
 }
 
+void BlockPool::UnkeepAll() {
+  for (Block& block : blocks_) block.kept = false;
+  free_.insert(free_.end(), kept_free_.begin(), kept_free_.end());
+  kept_free_.clear();
+}
+
 BlockRef BlockPool::Acquire(BlockId id) {
   Block& block = blocks_[Index(id)];
   MILLRACE_CHECK(block.kept, "only what is kept can be found again");

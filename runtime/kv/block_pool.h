@@ -61,6 +61,8 @@ class BlockPool {
   void Keep(BlockId id);
   // No longer. REQUIRES: somebody refers to it.
   void Unkeep(BlockId id);
+  // No block any longer, free or not.
+  void UnkeepAll();
   // A reference to a block that is kept, free or not.
   BlockRef Acquire(BlockId id);
 

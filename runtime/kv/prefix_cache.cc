@@ -44,4 +44,9 @@ void PrefixCache::Evict(BlockId block) {
   owned = {};
 }
 
+void PrefixCache::Clear() {
+  entries_.clear();
+  for (OwnedKey& key : keys_) key = {};
+}
+
 }  // namespace millrace

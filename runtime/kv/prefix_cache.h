@@ -47,6 +47,9 @@ class PrefixCache {
   // What the block held is gone. REQUIRES: it is known.
   void Evict(BlockId block);
 
+  // What every block held is gone.
+  void Clear();
+
   std::int32_t num_blocks() const { return static_cast<std::int32_t>(entries_.size()); }
 
  private:

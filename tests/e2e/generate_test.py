@@ -1,5 +1,6 @@
 """Generate over real gRPC against the real server process."""
 import random
+import signal
 import subprocess
 import threading
 import time
@@ -77,6 +78,21 @@ class Generate(unittest.TestCase):
         for name, more in (("queries", len(second)), ("hits", found.usage.cached_tokens)):
             name = f"millrace_prefix_cache_{name}_tokens_total"
             self.assertEqual(after[name] - before[name], more, name)
+
+    def test_sigusr1_forgets_what_was_computed_and_running_streams_go_on(self):
+        with Server() as server:
+            prompt = list(range(5, 105))
+            alone = generate(server, prompt, max_new_tokens=200).token_ids
+            self.assertEqual(generate(server, prompt, max_new_tokens=1).usage.cached_tokens, 96)
+            stream = server.stub.Generate(request(prompt, max_new_tokens=200))
+            tokens = list(next(stream).token_ids)
+            server.process.send_signal(signal.SIGUSR1)
+            while "prefix cache flushed" not in server.log():
+                self.assertEqual(server.http("/livez")[0], 200)
+            self.assertEqual(generate(server, prompt, max_new_tokens=1).usage.cached_tokens, 0)
+            for answer in stream:
+                tokens += answer.token_ids
+            self.assertEqual(tokens, alone)
 
     def test_max_new_tokens_zero_only_prefills(self):
         done = generate(self.server, max_new_tokens=0)

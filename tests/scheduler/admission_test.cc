@@ -127,7 +127,8 @@ TEST_F(Admission, RefusesADeadlineThatCannotBeMetAtTheMeasuredPace) {
   request_.deadline = request_.arrival + std::chrono::milliseconds(100);
   EXPECT_TRUE(Ask().ok()) << "nothing is measured yet";
   snapshot_.prefill_seconds_per_token = 0.002;  // 20 ms for its own 10 tokens
-  snapshot_.running_prompt_backlog = 39;        // 78 ms
+  snapshot_.running = 1;
+  snapshot_.running_prompt_backlog = 39;  // 78 ms
   EXPECT_TRUE(Ask().ok());
   snapshot_.running_prompt_backlog = 41;
   ExpectRefused(absl::StatusCode::kResourceExhausted, "the deadline is in 100 ms");
@@ -173,6 +174,21 @@ TEST_F(Admission, PredictsByTheOrder) {
   queue_.Add("x", 2, {.sequences = 2});
   EXPECT_TRUE(Ask().ok());
   queue_.Add("x", 2, {.sequences = 1});
+  EXPECT_EQ(Reason(Ask()), kDeadlineUnreachable);
+}
+
+// An idle server that thinks prompts cost far more than they do would refuse for ever what would
+// teach it better.
+TEST_F(Admission, LetsOneInToLearnAPriceAnewAfterALongSilence) {
+  snapshot_.prefill_seconds_per_token = 1;  // a stolen minute
+  snapshot_.last_step = TimePoint(std::chrono::seconds(100));
+  request_.arrival = snapshot_.last_step + std::chrono::seconds(4);
+  request_.deadline = request_.arrival + std::chrono::milliseconds(100);
+  EXPECT_EQ(Reason(Ask()), kDeadlineUnreachable);
+  request_.arrival += std::chrono::seconds(1);
+  request_.deadline += std::chrono::seconds(1);
+  EXPECT_TRUE(Ask().ok());
+  Queue("", 1);  // that one
   EXPECT_EQ(Reason(Ask()), kDeadlineUnreachable);
 }
 

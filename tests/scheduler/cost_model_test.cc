@@ -141,5 +141,17 @@ TEST(CostModel, MeasuresTurns) {
   EXPECT_NEAR(cost.seconds_per_turn(), 0.2, 1e-3);
 }
 
+TEST(CostModel, JudgesNobodyByWhatIsOldAndLearnsItAnew) {
+  CostModel cost;
+  cost.Observe(0, 4, milliseconds(20));
+  for (int i = 0; i < 3; ++i) cost.Observe(100, 0, milliseconds(50'000));
+  EXPECT_EQ(cost.Predict(100, 0), milliseconds(50'000));
+  cost.Age();
+  EXPECT_EQ(cost.Predict(100, 10), Duration::zero());
+  EXPECT_EQ(cost.PrefillPace(0, milliseconds(50), 512), 0);
+  for (int i = 0; i < 3; ++i) cost.Observe(100, 0, milliseconds(100));
+  EXPECT_NEAR(ToSeconds(cost.Predict(100, 0)), 0.1, 0.001);
+}
+
 }  // namespace
 }  // namespace millrace

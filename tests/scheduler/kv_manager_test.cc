@@ -176,5 +176,24 @@ TEST_F(PrefixReuse, KeepsBlocksFromEvictionWhileAStepReadsThem) {
   kv_.Release(&next);
 }
 
+TEST_F(PrefixReuse, FindsNothingOfWhatWasThereBeforeAFlush) {
+  Run(Numbers(10, 100));
+  const Tokens tokens = Numbers(9);
+  BlockTable running;
+  ASSERT_TRUE(kv_.ReserveWithPrefix(tokens, std::ssize(tokens), "", &running));
+  kv_.Remember(tokens, 4, "", &running);
+  EXPECT_EQ(kv_.Flush(), 3);
+  kv_.CheckInvariants();
+  EXPECT_EQ(kv_.num_cached(), 0);
+  EXPECT_EQ(Hit(Numbers(10, 100)), 0);
+  EXPECT_EQ(Hit(tokens), 0);
+  kv_.Remember(tokens, 8, "", &running);  // its second block follows one that was forgotten
+  EXPECT_EQ(Hit(tokens), 0);
+  kv_.Release(&running);
+  EXPECT_EQ(kv_.num_free(), 8);
+  Run(tokens);
+  EXPECT_EQ(Hit(tokens), 8);
+}
+
 }  // namespace
 }  // namespace millrace

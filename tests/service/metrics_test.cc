@@ -60,6 +60,7 @@ class StillEngine final : public Engine {
   absl::Status Submit(Request) override { return absl::UnavailableError("still"); }
   void Cancel(RequestId) override {}
   void Credit(RequestId, std::uint64_t) override {}
+  void FlushPrefixCache() override {}
   LoadSnapshot snapshot() const override { return load; }
   void BeginDrain(TimePoint) override {}
   void Join() override {}

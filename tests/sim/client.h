@@ -25,6 +25,7 @@ struct Caller {
   bool stalled = false;      // reads nothing
   bool ever_stalled = false;
   bool cancelled = false;
+  std::int32_t gone_for = -1;  // events since its connection was lost; -1: it was not
 };
 
 // One answer to a request.

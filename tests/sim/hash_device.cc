@@ -86,7 +86,7 @@ std::uint32_t HashDevice::Sample(const ForwardBatch& batch, std::size_t row, std
 }
 
 absl::StatusOr<StepTicket> HashDevice::Launch(const ForwardBatch& batch) {
-  if (std::exchange(fail_launch_, false)) return absl::InternalError("the device is lost");
+  if (!fail_launch_.ok()) return std::exchange(fail_launch_, absl::OkStatus());
   CheckShape(batch);
   token_ids_ = batch.token_ids;
   for (const TokenFromStep& deferred : batch.deferred) {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <deque>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -22,7 +23,8 @@ class HashDevice final : public ModelRunner {
   absl::StatusOr<StepTicket> Launch(const ForwardBatch& batch) override;
   absl::StatusOr<ForwardResult> Await(StepTicket ticket) override;
 
-  void FailNextLaunch() { fail_launch_ = true; }
+  // With this status.
+  void FailNextLaunch(absl::Status why) { fail_launch_ = std::move(why); }
   void FailNextAwait() { fail_await_ = true; }
   // One row of the next step has no finite logits.
   void SpoilNextRow(std::uint32_t which) {
@@ -63,7 +65,7 @@ class HashDevice final : public ModelRunner {
   std::deque<Step> recent_;  // whose tokens may be referred to
   std::uint64_t launched_ = 0;
   std::uint64_t awaited_ = 0;
-  bool fail_launch_ = false;
+  absl::Status fail_launch_;  // OK: it will not
   bool fail_await_ = false;
   bool spoil_ = false;
   std::uint32_t spoiled_row_ = 0;

@@ -31,7 +31,8 @@ SchedulerOptions ReadOptions(const Json& json) {
           .max_queue_tokens = json.at("max_queue_tokens"),
           .itl_target = Duration(json.at("itl_target").get<std::int64_t>()),
           .output_window_tokens = json.at("output_window_tokens"),
-          .max_pause = Duration(json.at("max_pause").get<std::int64_t>())};
+          .max_pause = Duration(json.at("max_pause").get<std::int64_t>()),
+          .max_preemptions = json.at("max_preemptions")};
 }
 
 RunnerInfo ReadRunner(const Json& json) {
@@ -127,6 +128,8 @@ class Player {
       scheduler_.Cancel(RequestId(line.at(1).get<std::uint64_t>()), Time(line.at(2)));
     } else if (kind == "credit") {
       scheduler_.Credit(RequestId(line.at(1).get<std::uint64_t>()), line.at(2));
+    } else if (kind == "flush") {
+      scheduler_.FlushPrefixCache();
     } else if (kind == "schedule") {
       Schedule(line);
     } else if (kind == "launched") {

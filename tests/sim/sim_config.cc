@@ -36,6 +36,7 @@ void DrawSizes(Rng* rng, SimConfig* config) {
   options.max_queue_tokens = std::int64_t{4} * runner.num_kv_blocks * runner.block_size;
   options.itl_target = std::chrono::milliseconds(rng->Percent(50) ? 5 : 1000);
   options.output_window_tokens = rng->Percent(50) ? 1024 : rng->Between(1, 12);
+  options.max_preemptions = static_cast<std::uint32_t>(rng->Percent(50) ? 8 : rng->Between(1, 3));
   options.max_pause = std::chrono::milliseconds(rng->Between(5, 400));
 }
 
@@ -57,6 +58,7 @@ SimConfig DrawConfig(std::uint64_t seed) {
   config.num_salts = rng.Between(1, 3);
   config.percent_bypass = rng.Percent(50) ? 0 : 20;
   config.percent_deadline = rng.Percent(50) ? 0 : 30;
+  config.percent_tight = rng.Percent(50) ? 0 : 50;
   config.num_tenants = rng.Percent(50) ? 1 : rng.Between(2, 4);
   config.max_priority = rng.Percent(50) ? 0 : rng.Between(1, 3);
   config.percent_siblings = rng.Percent(50) ? 0 : 20;
@@ -84,11 +86,14 @@ SimConfig DrawConfig(std::uint64_t seed) {
         rng.Percent(25) ? 0 : static_cast<std::uint32_t>(rng.Between(1, most));
   };
   set(Event::kCancel, 60);
+  set(Event::kDisconnect, 30);
   set(Event::kStall, 60);
   set(Event::kTick, 60);
   set(Event::kSpoil, 10);
+  if (rng.Percent(30)) set(Event::kFlush, 20);
   if (rng.Percent(10)) set(Event::kFailLaunch, 2);
   if (rng.Percent(10)) set(Event::kFailAwait, 2);
+  if (rng.Percent(10)) set(Event::kOutOfMemory, 2);
   if (rng.Percent(30)) set(Event::kDrain, 2);
   return config;
 }

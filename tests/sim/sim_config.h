@@ -20,17 +20,20 @@ enum class Event : std::uint8_t {
   kLaunch,
   kCommit,
   kCancel,
+  kDisconnect,  // a caller is gone: it reads no more, and the cancel comes some time later
   kStall,       // a reader stops reading, or goes on
   kTick,        // time passes without a step
   kSpoil,       // a row of the next step has no finite logits
+  kFlush,       // no prefix is found any more
   kFailLaunch,  // the device is lost
   kFailAwait,
-  kDrain,  // no more arrivals; the episode ends when all have ended, or are cut off
+  kOutOfMemory,  // of the device, at a launch
+  kDrain,        // no more arrivals; the episode ends when all have ended, or are cut off
 };
-inline constexpr std::size_t kNumEvents = 10;
+inline constexpr std::size_t kNumEvents = 13;
 inline constexpr std::array<std::string_view, kNumEvents> kEventNames = {
-    "arrive", "launch", "commit",      "cancel",     "stall",
-    "tick",   "spoil",  "fail-launch", "fail-await", "drain"};
+    "arrive", "launch", "commit",      "cancel",     "disconnect",    "stall", "tick",
+    "spoil",  "flush",  "fail-launch", "fail-await", "out-of-memory", "drain"};
 
 std::optional<Event> ParseEvent(std::string_view name);
 
@@ -45,6 +48,7 @@ struct SimConfig {
   std::int32_t num_salts = 0;
   std::int32_t percent_bypass = 0;
   std::int32_t percent_deadline = 0;
+  std::int32_t percent_tight = 0;  // of those with a deadline: about as soon as can be
   std::int32_t num_tenants = 1;
   std::int32_t max_priority = 0;      // and the least is its negative
   std::int32_t percent_siblings = 0;  // of requests: those with several answers

@@ -37,13 +37,21 @@ const std::array<const char*, kNumRare> kRareNames = {
     "a lower class first, by age",
     "a later arrival first, by its tenant",
     "an answer began with blocks of another",
-    "a step that ended late"};
+    "a step that ended late",
+    "ended before the cancel of its lost connection came",
+    "flushed while sequences held known blocks",
+    "preempted as often as may be",
+    "the device out of memory",
+    "let in because prices were old"};
 
 namespace {
 
 // More than any episode takes to end by itself once nothing arrives and all readers read.
 constexpr int kEventsToEnd = 20000;
-constexpr std::uint32_t kMostPreemptions = 8;
+// A lost connection is noticed after so many events at most.
+constexpr std::int32_t kEventsToNotice = 12;
+// Now and then nothing happens for longer than prices keep.
+constexpr milliseconds kSilence(6000);
 
 std::shared_ptr<const TokenBytes> OneByteEach(std::int32_t vocab) {
   std::vector<std::string> bytes(static_cast<std::size_t>(vocab), "x");
@@ -158,18 +166,27 @@ void Simulation::Do(Event event) {
     case Event::kCancel:
       CancelAny();
       break;
+    case Event::kDisconnect:
+      Disconnect();
+      break;
     case Event::kStall:
       Stall();
       break;
     case Event::kTick:
-      now_ += milliseconds(rng_.Between(1, config_.max_tick));
+      now_ += rng_.Percent(5) ? kSilence : milliseconds(rng_.Between(1, config_.max_tick));
       break;
     case Event::kSpoil:
       device_.SpoilNextRow(rng_.Below(64));
       ++spoiled_;
       break;
     case Event::kFailLaunch:
-      device_.FailNextLaunch();
+      device_.FailNextLaunch(absl::InternalError("lost"));
+      break;
+    case Event::kOutOfMemory:
+      device_.FailNextLaunch(absl::ResourceExhaustedError("out of device memory"));
+      break;
+    case Event::kFlush:
+      Flush();
       break;
     case Event::kFailAwait:
       device_.FailNextAwait();
@@ -183,6 +200,7 @@ void Simulation::Do(Event event) {
 }
 
 void Simulation::AfterEvent() {
+  CancelTheGone();
   TakeEvents();
   CreditReaders();
   scheduler_.CheckInvariants();
@@ -238,7 +256,18 @@ LoadSnapshot Simulation::Snapshot() const {
   load.prefill_seconds_per_token = scheduler_.prefill_pace();
   load.decode_seconds_per_token = scheduler_.cost().decode_seconds();
   load.seconds_per_turn = scheduler_.cost().seconds_per_turn();
+  load.last_step = last_step_;
   return load;
+}
+
+// The deadline about which admission, or later a pass, just says yes or no.
+void Simulation::DrawTightDeadline(const LoadSnapshot& load, const QueueView& queue,
+                                   Request* request) {
+  const Duration first = PredictFirstToken(*request, load, queue, config_.options);
+  const Duration rest =
+      FromSeconds(request->stopping.min_new_tokens * load.decode_seconds_per_token);
+  request->deadline = now_ + std::max<Duration>(first + rest, milliseconds(1)) +
+                      std::chrono::microseconds(rng_.Between(-3000, 6000));
 }
 
 void Simulation::Arrive() {
@@ -246,6 +275,10 @@ void Simulation::Arrive() {
   Request request = DrawRequest();
   const LoadSnapshot load = Snapshot();
   const QueueView queue = scheduler_.waiting().View(now_);
+  if (request.deadline != kNoDeadline &&
+      rng_.Percent(static_cast<std::uint32_t>(config_.percent_tight))) {
+    DrawTightDeadline(load, queue, &request);
+  }
   const absl::Status admitted = Admit(request, load, queue, config_.options, config_.runner);
   if (!admitted.ok()) {
     Require(admitted.code() == absl::StatusCode::kResourceExhausted && RetryAfter(admitted),
@@ -263,10 +296,13 @@ void Simulation::Arrive() {
             "a tenant with nothing in a full queue is let in");
     return Met(Rare::kQueueFull);
   }
+  const bool probe = PricesAreOld(load, queue, now_);
   const double own =
       load.prefill_seconds_per_token * static_cast<double>(request.prompt_tokens.size());
-  Require(request.deadline == kNoDeadline || own - 1e-8 <= ToSeconds(request.deadline - now_),
-          "who cannot have its first token before its deadline is refused");
+  const bool too_late =
+      request.deadline != kNoDeadline && own - 1e-8 > ToSeconds(request.deadline - now_);
+  Require(probe || !too_late, "who cannot have its first token before its deadline is refused");
+  if (too_late) Met(Rare::kProbe);
   TakeRequest(std::move(request));
 }
 
@@ -295,7 +331,7 @@ void Simulation::LaunchStep() {
   ++result_.steps;
   CheckPlan(plan);
   const absl::StatusOr<StepTicket> ticket = device_.Launch(plan.batch);
-  if (!ticket.ok()) return LoseDevice();
+  if (!ticket.ok()) return LoseDevice(ticket.status());
   scheduler_.Launched(plan, *ticket);
   in_flight_.push_back({std::move(plan), *ticket});
   if (in_flight_.size() == 2) Met(Rare::kTwoInFlight);
@@ -354,6 +390,7 @@ void Simulation::CheckAdmission(Client* client, const StepPlan& plan, std::size_
   } else {
     ++client->preemptions;
     ++client->caller->preemptions;
+    if (client->preemptions == config_.options.max_preemptions) Met(Rare::kMostPreemptions);
     Require(client->caller->ever_stalled || client->generated > client->generated_then,
             "between two preemptions there is progress");
     if (begin > 0) Met(Rare::kResumedFromCache);
@@ -368,7 +405,7 @@ void Simulation::CheckAdmission(Client* client, const StepPlan& plan, std::size_
   const Client* const sibling = client->index > 0 ? FindClient(client->request().id, 0) : nullptr;
   // What the first holds may be forgotten: as a copy of a block of another that was evicted, or for
   // logits of another that were not finite.
-  const bool forgotten = result_.rare[static_cast<std::size_t>(Rare::kEvicted)] > 0 ||
+  const bool forgotten = flushed_ || result_.rare[static_cast<std::size_t>(Rare::kEvicted)] > 0 ||
                          result_.rare[static_cast<std::size_t>(Rare::kNotFinite)] > 0;
   if (room_ && !forgotten && sibling != nullptr && !client->caller->ever_stalled) {
     const std::int32_t size = config_.runner.block_size;
@@ -424,7 +461,7 @@ void Simulation::CheckNobodyWaitsInVain() {
 void Simulation::CommitStep() {
   if (in_flight_.empty()) return;
   const absl::StatusOr<ForwardResult> result = device_.Await(in_flight_.front().ticket);
-  if (!result.ok()) return LoseDevice();
+  if (!result.ok()) return LoseDevice(result.status());
   const InFlight step = std::move(in_flight_.front());
   in_flight_.pop_front();
   // Now and then a step ends late: the machine did something else.
@@ -434,6 +471,7 @@ void Simulation::CommitStep() {
   now_ += took;
   NoteComputed(step.plan);
   scheduler_.Commit(step.plan, *result, took, now_);
+  last_step_ = now_;
 }
 
 void Simulation::NoteComputed(const StepPlan& plan) {
@@ -493,9 +531,37 @@ void Simulation::CancelCaller(Caller* caller) {
   Require(!callers_.contains(id), "a cancelled request ends at once");
 }
 
+void Simulation::Disconnect() {
+  Caller* const caller = AnyCaller();
+  if (caller == nullptr || caller->gone_for >= 0) return;
+  caller->stalled = true;
+  caller->ever_stalled = true;
+  caller->gone_for = 0;
+}
+
+// The transport notices a lost connection after some time, and then cancels.
+void Simulation::CancelTheGone() {
+  std::vector<RequestId> noticed;
+  for (auto& [id, caller] : callers_) {
+    if (caller.gone_for < 0) continue;
+    if (++caller.gone_for > kEventsToNotice || rng_.Percent(20)) noticed.push_back(id);
+  }
+  for (const RequestId id : noticed) {
+    const auto found = callers_.find(id);
+    if (found != callers_.end()) CancelCaller(&found->second);
+  }
+}
+
+void Simulation::Flush() {
+  const std::int32_t free = scheduler_.kv().num_cached();
+  if (scheduler_.FlushPrefixCache() > free) Met(Rare::kFlushedRunning);
+  known_prefixes_.clear();
+  flushed_ = true;
+}
+
 void Simulation::Stall() {
   Caller* const caller = AnyCaller();
-  if (caller == nullptr) return;
+  if (caller == nullptr || caller->gone_for >= 0) return;
   caller->stalled = !caller->stalled;
   caller->ever_stalled = true;
 }
@@ -517,10 +583,12 @@ bool Simulation::EndCaller(RequestId id) {
   return true;
 }
 
-void Simulation::LoseDevice() {
+// A device without memory is as good as none: its callers do not hear of a queue that is full.
+void Simulation::LoseDevice(const absl::Status& why) {
   if (!in_flight_.empty()) Met(Rare::kDeviceLostInFlight);
+  if (absl::IsResourceExhausted(why) && !callers_.empty()) Met(Rare::kDeviceOutOfMemory);
   in_flight_.clear();
-  scheduler_.FailAll(absl::InternalError("lost"), now_);
+  scheduler_.FailAll(why, now_);
   for (TokenEvent& event : scheduler_.TakeEvents()) {
     const auto* failed = std::get_if<FailedEvent>(&event.what);
     const auto found = callers_.find(event.id);
@@ -593,9 +661,9 @@ void Simulation::CheckUsage(const Caller& caller, const RequestUsage& usage) {
   Require(usage.cached_tokens == 0 || !caller.request.bypass_prefix_cache,
           "who passes the cache by has nothing from it");
   Require(usage.preemptions >= caller.preemptions, "usage counts preemptions");
-  Require(
-      caller.ever_stalled || usage.preemptions <= kMostPreemptions * caller.request.num_sequences,
-      "nobody is preempted for ever");
+  Require(caller.ever_stalled ||
+              usage.preemptions <= config_.options.max_preemptions * caller.request.num_sequences,
+          "nobody is preempted for ever");
 }
 
 void Simulation::TakeFinish(const TokenEvent& event, const FinishedEvent& finished) {
@@ -607,6 +675,7 @@ void Simulation::TakeFinish(const TokenEvent& event, const FinishedEvent& finish
   CheckUsage(caller, finished.usage);
   Require(finished.last == (caller.answers == 1), "the last answer ends the request");
   if (finished.last) {
+    if (caller.gone_for >= 0) Met(Rare::kEndedWhileGone);
     EndCaller(event.id);
   } else {
     EndAnswer({event.id, finished.index});
@@ -615,6 +684,7 @@ void Simulation::TakeFinish(const TokenEvent& event, const FinishedEvent& finish
 
 void Simulation::TakeEnd(const TokenEvent& event) {
   const Caller& caller = callers_.at(event.id);
+  if (caller.gone_for >= 0 && !caller.cancelled) Met(Rare::kEndedWhileGone);
   if (std::holds_alternative<CancelledEvent>(event.what)) {
     Require(caller.cancelled, "only who was cancelled ends so");
   } else {
@@ -680,7 +750,7 @@ void Simulation::CreditReaders() {
 // All readers read and nothing arrives: everything ends, and every block comes home.
 void Simulation::RunToTheEnd() {
   draining_ = true;
-  for (auto& [id, caller] : callers_) caller.stalled = false;
+  for (auto& [id, caller] : callers_) caller.stalled = caller.gone_for >= 0;
   CreditReaders();
   for (int i = 0; i < kEventsToEnd && !over_; ++i) {
     if (callers_.empty() && in_flight_.empty()) break;

@@ -53,8 +53,13 @@ enum class Rare : std::uint8_t {
   kTenantFirst,  // a later arrival of a tenant with fewer tokens
   kSiblingHit,   // an answer began with blocks of another one to the same prompt
   kLateStep,
+  kEndedWhileGone,     // before the cancel of a lost connection came
+  kFlushedRunning,     // with sequences that hold known blocks
+  kMostPreemptions,    // a sequence has come to the limit
+  kDeviceOutOfMemory,  // with requests to answer
+  kProbe,              // let in because prices were old
 };
-inline constexpr std::size_t kNumRare = 25;
+inline constexpr std::size_t kNumRare = 30;
 extern const std::array<const char*, kNumRare> kRareNames;
 
 struct EpisodeResult {
@@ -103,13 +108,17 @@ class Simulation {
   void AfterEvent();
   void Arrive();
   Request DrawRequest();
+  void DrawTightDeadline(const LoadSnapshot& load, const QueueView& queue, Request* request);
   void TakeRequest(Request request);
   void LaunchStep();
   void CommitStep();
   void CancelAny();
   void CancelCaller(Caller* caller);
+  void Disconnect();
+  void CancelTheGone();
+  void Flush();
   void Stall();
-  void LoseDevice();
+  void LoseDevice(const absl::Status& why);
   void CutOff();
   void RunToTheEnd();
 
@@ -142,6 +151,7 @@ class Simulation {
   HashDevice device_;
   Scheduler scheduler_;
   TimePoint now_;
+  TimePoint last_step_{};
   std::map<RequestId, Caller> callers_;  // those without an end
   std::map<Key, Client> clients_;        // their answers without an end
   TenantOracle tenants_;
@@ -152,6 +162,7 @@ class Simulation {
   std::unordered_set<std::uint64_t> known_prefixes_;
   std::uint64_t arrivals_ = 0;
   bool draining_ = false;
+  bool flushed_ = false;
   bool over_ = false;
   std::int64_t spoiled_ = 0;        // rows that may have been made not finite
   std::int64_t hits_seen_ = 0;      // positions that sequences began after
