@@ -234,13 +234,13 @@ absl::Status Serve(const ServeOptions& options) {
 }  // namespace
 
 int RunServe(int argc, char** argv) {
+  // Before the first thread: all inherit the mask.
+  const sigset_t signals = Signals();
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   const std::variant<ServeOptions, int> options = ParseServeOptions(argc, argv);
   if (const int* code = std::get_if<int>(&options)) return *code;
   const auto& serve = std::get<ServeOptions>(options);
   ConfigureLog(serve.log_level, serve.log_format);
-  // Before the first thread: all inherit the mask.
-  const sigset_t signals = Signals();
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   const absl::Status status = Serve(serve);
   return status.ok() ? 0 : Fail(kName, status);
 }

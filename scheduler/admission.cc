@@ -82,6 +82,15 @@ absl::Status CheckQueue(const Request& request, const LoadSnapshot& snapshot,
   return absl::OkStatus();
 }
 
+// A price that was too high must not refuse what would correct it.
+LoadSnapshot WithPricesAt(TimePoint now, LoadSnapshot snapshot, const QueueView& queue) {
+  const bool idle = snapshot.running == 0 && queue.total().sequences == 0;
+  if (!idle || now - snapshot.last_step < CostModel::kKeeps) return snapshot;
+  snapshot.prefill_seconds_per_token = snapshot.lowest_prefill_seconds;
+  snapshot.decode_seconds_per_token = snapshot.lowest_decode_seconds;
+  return snapshot;
+}
+
 absl::Status CheckDeadline(const Request& request, const LoadSnapshot& snapshot,
                            const QueueView& queue, const SchedulerOptions& options) {
   if (request.deadline == kNoDeadline) return absl::OkStatus();
@@ -110,11 +119,6 @@ Duration PredictFirstToken(const Request& request, const LoadSnapshot& snapshot,
   return std::max(prefill, place + FromSeconds(own * snapshot.prefill_seconds_per_token));
 }
 
-bool PricesAreOld(const LoadSnapshot& snapshot, const QueueView& queue, TimePoint now) {
-  const bool idle = snapshot.running == 0 && queue.total().sequences == 0;
-  return idle && now - snapshot.last_step >= CostModel::kKeeps;
-}
-
 absl::Status Admit(const Request& request, const LoadSnapshot& snapshot, const QueueView& queue,
                    const SchedulerOptions& options, const RunnerInfo& runner) {
   MILLRACE_RETURN_IF_ERROR(CheckFits(request, runner));
@@ -122,8 +126,7 @@ absl::Status Admit(const Request& request, const LoadSnapshot& snapshot, const Q
     return absl::UnavailableError("the device has failed; the server is going down");
   if (!snapshot.accepting) return absl::UnavailableError("the server is draining");
   MILLRACE_RETURN_IF_ERROR(CheckQueue(request, snapshot, queue, options));
-  if (PricesAreOld(snapshot, queue, request.arrival)) return absl::OkStatus();
-  return CheckDeadline(request, snapshot, queue, options);
+  return CheckDeadline(request, WithPricesAt(request.arrival, snapshot, queue), queue, options);
 }
 
 }  // namespace millrace

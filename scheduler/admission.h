@@ -18,14 +18,11 @@ namespace millrace {
 Duration PredictFirstToken(const Request& request, const LoadSnapshot& snapshot,
                            const QueueView& queue, const SchedulerOptions& options);
 
-// Nothing runs or waits, and nothing did for so long that what was measured is old: the next
-// request is not judged by it, so that a price that was far too high is corrected.
-bool PricesAreOld(const LoadSnapshot& snapshot, const QueueView& queue, TimePoint now);
-
 // INVALID_ARGUMENT when the request can never run, UNAVAILABLE while draining or after a fault,
 // RESOURCE_EXHAUSTED, with a hint when to come again, when the queue is full in sequences or in
 // prompt tokens and the tenant has its share of it, or when the first token and the min_new_tokens
-// after it would come after the deadline.
+// after it would come after the deadline. Where nothing runs or waits, and nothing did for
+// CostModel::kKeeps, they are judged by the lowest prices that there ever were.
 // `queue` is all that waits, also what was accepted since the snapshot.
 absl::Status Admit(const Request& request, const LoadSnapshot& snapshot, const QueueView& queue,
                    const SchedulerOptions& options, const RunnerInfo& runner);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <utility>
 
 namespace millrace {
 namespace {
@@ -29,20 +30,32 @@ void Blend(double sample, double* estimate, double newest = kNewest) {
 
 }  // namespace
 
+// After a silence the first sample counts alone, for nothing is blended with what is old.
+void CostModel::Price::Learn(double sample) {
+  sample = Plausible(sample, now);
+  if (std::exchange(old, false)) now = sample;
+  Blend(sample, &now);
+  Note();
+}
+
+void CostModel::Price::Note() {
+  samples = std::min(samples + 1, kMany);
+  lowest = lowest == 0 ? now : std::min(lowest, now);
+}
+
 void CostModel::Observe(std::int32_t prefill_tokens, std::int32_t decode_tokens,
                         Duration duration) {
   const double seconds = ToSeconds(duration);
-  old_ = false;
   if (prefill_tokens == 0) {
-    Blend(Plausible(seconds, decode_seconds_), &decode_seconds_);
-  } else if (decode_tokens > 0 && decode_seconds_ == 0 && prefill_tokens < kMinChunk) {
-    Blend(seconds, &decode_seconds_);  // at most that
-  } else if (decode_tokens == 0 || decode_seconds_ == 0) {
+    decode_.Learn(seconds);
+  } else if (decode_tokens > 0 && decode_.now == 0 && prefill_tokens < kMinChunk) {
+    decode_.Learn(seconds);  // at most that
+  } else if (decode_tokens == 0 || decode_.now == 0) {
     ObservePrefill(prefill_tokens, seconds);
-  } else if (prefill_token_seconds_ == 0) {
+  } else if (prefill_.now == 0 || (prefill_.old && prefill_tokens >= kMinChunk)) {
     // What the streams would have cost by themselves belongs to them, but the prompt had a part: a
     // price near zero would hardly grow.
-    ObservePrefill(prefill_tokens, std::max(seconds - decode_seconds_, seconds / 4));
+    ObservePrefill(prefill_tokens, std::max(seconds - decode_.now, seconds / 4));
   } else {
     ObserveBoth(prefill_tokens, seconds);
   }
@@ -52,22 +65,23 @@ void CostModel::ObservePrefill(std::int32_t prefill_tokens, double seconds) {
   if (prefill_tokens < kMinChunk) return;
   const double sample = seconds / prefill_tokens;
   // The first step may have been slow for reasons of its own.
-  if (prefill_samples_ == 1) prefill_token_seconds_ = std::min(prefill_token_seconds_, sample);
-  Blend(Plausible(sample, prefill_token_seconds_), &prefill_token_seconds_);
-  prefill_samples_ = std::min(prefill_samples_ + 1, kEnough);
+  if (prefill_.samples == 1) prefill_.now = std::min(prefill_.now, sample);
+  prefill_.Learn(sample);
 }
 
 // Both estimates move by their shares of what was expected (the normalised least mean squares): a
 // chunk of one token says nearly nothing about prompts, one of a thousand nearly nothing about
 // streams, and an estimate that is far off comes back whatever it makes of the chunks.
 void CostModel::ObserveBoth(std::int32_t prefill_tokens, double seconds) {
-  const double prefill = prefill_tokens * prefill_token_seconds_;
-  const double expected = decode_seconds_ + prefill;
+  const double prefill = prefill_tokens * prefill_.now;
+  const double expected = decode_.now + prefill;
   Blend(std::abs(seconds - expected), &deviation_, kNewestDeviation);
   const double off = kNewest * (Plausible(seconds, expected) / expected - 1);
-  decode_seconds_ *= 1 + off * (decode_seconds_ / expected);
-  prefill_token_seconds_ *= 1 + off * (prefill / expected);
-  prefill_samples_ = kEnough;
+  decode_.now *= 1 + off * (decode_.now / expected);
+  prefill_.now *= 1 + off * (prefill / expected);
+  decode_.Note();
+  prefill_.Note();
+  prefill_.samples = std::max(prefill_.samples, kEnough);
 }
 
 void CostModel::ObserveTurns(std::int32_t admitted, Duration waited) {
@@ -75,32 +89,28 @@ void CostModel::ObserveTurns(std::int32_t admitted, Duration waited) {
   turns_ = (1 - kNewest) * turns_ + admitted;
 }
 
-void CostModel::Age() {
-  old_ = true;
-  prefill_samples_ = 0;
-}
+void CostModel::Age() { decode_.old = prefill_.old = true; }
 
 Duration CostModel::Predict(std::int64_t prefill_tokens, std::int64_t decode_tokens) const {
-  if (old_) return Duration::zero();
-  const double price = knows_prefill() ? prefill_token_seconds_ : 0;
+  const double price = knows_prefill() ? prefill_.Judged() : 0;
   return FromSeconds(static_cast<double>(prefill_tokens) * price +
-                     static_cast<double>(decode_tokens) * decode_seconds_);
+                     static_cast<double>(decode_tokens) * decode_.Judged());
 }
 
 double CostModel::PrefillPace(std::int32_t decode_tokens, Duration target,
                               std::int32_t limit) const {
   if (!knows_prefill()) return 0;
-  if (decode_tokens == 0) return prefill_token_seconds_;
-  return prefill_token_seconds_ + decode_seconds_ / PrefillBudget(decode_tokens, target, limit);
+  if (decode_tokens == 0) return prefill_.now;
+  return prefill_.now + decode_.now / PrefillBudget(decode_tokens, target, limit);
 }
 
 std::int32_t CostModel::PrefillBudget(std::int32_t decode_tokens, Duration target,
                                       std::int32_t limit) const {
-  if (decode_tokens == 0 || prefill_token_seconds_ == 0 || target <= Duration::zero()) return limit;
+  if (decode_tokens == 0 || prefill_.now == 0 || target <= Duration::zero()) return limit;
   // Twice an estimate is off by twice its error.
-  const double goal = std::max(ToSeconds(target), 2 * decode_seconds_ - deviation_);
-  const double left = goal - kDeviations * deviation_ - decode_seconds_;
-  const double tokens = std::clamp(left / prefill_token_seconds_, 0.0, static_cast<double>(limit));
+  const double goal = std::max(ToSeconds(target), 2 * decode_.now - deviation_);
+  const double left = goal - kDeviations * deviation_ - decode_.now;
+  const double tokens = std::clamp(left / prefill_.now, 0.0, static_cast<double>(limit));
   return std::max(1, static_cast<std::int32_t>(tokens));
 }
 

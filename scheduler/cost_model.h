@@ -25,7 +25,8 @@ class CostModel {
   // So many sequences were admitted in the `waited` since others were, while sequences waited.
   void ObserveTurns(std::int32_t admitted, Duration waited);
 
-  // No step ran for kKeeps: what was learned is a guess until the next ones have.
+  // Nothing ran for kKeeps. Until a step tells them anew, prices are the lowest that they ever
+  // were: judged by one that was too high, a call is refused that would have corrected it.
   void Age();
 
   // How long `prefill_tokens` of prompts and then `decode_tokens` steps take, one after the other,
@@ -35,30 +36,46 @@ class CostModel {
   // Seconds for a prompt token where chunks are cut for `decode_tokens` streams as PrefillBudget
   // says: how fast prompts really get on. 0: not known.
   double PrefillPace(std::int32_t decode_tokens, Duration target, std::int32_t limit) const;
-  double decode_seconds() const { return decode_seconds_; }
+  double decode_seconds() const { return decode_.now; }
+  // Prices after a silence, as Age says. 0: not known.
+  double lowest_prefill_seconds() const { return prefill_.Lowest(); }
+  double lowest_decode_seconds() const { return decode_.Lowest(); }
   // Between two admissions while sequences wait. 0: not known.
   double seconds_per_turn() const { return turns_ == 0 ? 0 : turn_seconds_ / turns_; }
 
   // A smaller chunk without streams beside it says little about what a token costs: the step is
   // spent on reading weights.
   static constexpr std::int32_t kMinChunk = 16;
-  // Judged by old prices a call that is refused teaches nothing; so long a silence is an exception
-  // under load, and short enough for a caller that tries again.
+  // So long a silence is an exception under load, and short enough for a caller that tries again.
   static constexpr Duration kKeeps = std::chrono::seconds(5);
 
  private:
-  bool knows_prefill() const { return prefill_samples_ >= kEnough; }
+  // The lowest of so few may be too high, too.
+  static constexpr std::int32_t kMany = 16;
+
+  // In seconds.
+  struct Price {
+    double now = 0;  // 0: not known
+    double lowest = 0;
+    std::int32_t samples = 0;  // up to kMany
+    bool old = false;
+
+    double Lowest() const { return samples >= kMany ? lowest : 0; }
+    double Judged() const { return old ? Lowest() : now; }
+    void Learn(double sample);
+    void Note();  // that `now` has changed
+  };
+
+  bool knows_prefill() const { return prefill_.samples >= kEnough; }
   void ObserveBoth(std::int32_t prefill_tokens, double seconds);
   void ObservePrefill(std::int32_t prefill_tokens, double seconds);
 
   // The first step after a start may be slow for reasons of its own: nobody is judged by so few.
   static constexpr std::int32_t kEnough = 2;
 
-  double decode_seconds_ = 0;         // of a step without prompt tokens; 0: not known
-  double prefill_token_seconds_ = 0;  // 0: not known
-  std::int32_t prefill_samples_ = 0;  // up to kEnough
-  bool old_ = false;                  // no step since Age
-  double deviation_ = 0;              // of steps with both from what was expected, on average
+  Price decode_;          // of a step without prompt tokens
+  Price prefill_;         // of a prompt token
+  double deviation_ = 0;  // of steps with both from what was expected, on average
   double turn_seconds_ = 0;
   double turns_ = 0;
 };

@@ -220,7 +220,7 @@ class ThreadedEngine final : public Engine {
     const TimePoint now = clock_->Now();
     // Steps overlap when two are in flight: a step's own time begins when the one before it ended.
     const TimePoint began = std::max(step.launched, last_step_);
-    scheduler_.Commit(step.plan, *result, now - began, now);
+    const std::int32_t unwanted = scheduler_.Commit(step.plan, *result, now - began, now);
     last_step_ = now;
     EngineOutput output;
     output.has_step = true;
@@ -232,6 +232,7 @@ class ThreadedEngine final : public Engine {
     stats.sequences = static_cast<std::int32_t>(step.plan.sequences.size());
     stats.preemptions = step.plan.preemptions;
     stats.recomputed_tokens = step.plan.recomputed_tokens;
+    stats.unwanted_tokens = unwanted;
     stats.prefix_cache = step.plan.prefix_cache;
     stats.moe = runner_->info().moe;
     stats.experts = std::move(result->moe);
@@ -288,6 +289,8 @@ class ThreadedEngine final : public Engine {
       published_.prefill_seconds_per_token = pace;
       const CostModel& cost = scheduler_->cost();
       published_.decode_seconds_per_token = cost.decode_seconds();
+      published_.lowest_prefill_seconds = cost.lowest_prefill_seconds();
+      published_.lowest_decode_seconds = cost.lowest_decode_seconds();
       published_.seconds_per_turn = cost.seconds_per_turn();
       published_.kv_blocks_used = scheduler_->kv().num_blocks() - scheduler_->kv().num_free();
       published_.kv_blocks_cached = scheduler_->kv().num_cached();

@@ -47,8 +47,11 @@ struct LoadSnapshot {
   std::int64_t kv_blocks_cached = 0;  // held by the prefix cache alone
   double tokens_per_second = 0;       // generated, over the last seconds
   // What was measured; 0: nothing yet.
-  double prefill_seconds_per_token = 0;     // as prompts get on beside the streams of now
-  double decode_seconds_per_token = 0;      // of a stream
+  double prefill_seconds_per_token = 0;  // as prompts get on beside the streams of now
+  double decode_seconds_per_token = 0;   // of a stream
+  // The same after a silence (CostModel::Age); 0: nobody is judged then.
+  double lowest_prefill_seconds = 0;
+  double lowest_decode_seconds = 0;
   double seconds_per_turn = 0;              // between two admissions while sequences wait
   std::int64_t running_prompt_backlog = 0;  // prompt tokens to be computed for who runs
   Duration oldest_wait{};

@@ -58,6 +58,7 @@ std::optional<std::int32_t> KvManager::ReserveWithPrefix(std::span<const std::ui
   MILLRACE_CHECK(table->num_blocks() == 0, "a sequence looks for its prefix when it begins");
   const auto length = static_cast<std::int32_t>(tokens.size());
   const auto found = FindPrefix(tokens, salt, (length - 1) / block_size_);
+  table->set_flushes(flushes_);
   const auto hits = static_cast<std::int32_t>(found.size());
   // Blocks that are found may be free now; they are not there for the rest.
   std::int32_t free = pool_.num_free();
@@ -76,8 +77,15 @@ std::optional<std::int32_t> KvManager::ReserveWithPrefix(std::span<const std::ui
   return hits * block_size_;
 }
 
+std::int32_t KvManager::KnownPositions(std::span<const std::uint32_t> tokens,
+                                       std::string_view salt) const {
+  const auto most = (static_cast<std::int32_t>(tokens.size()) - 1) / block_size_;
+  return static_cast<std::int32_t>(FindPrefix(tokens, salt, most).size()) * block_size_;
+}
+
 void KvManager::Remember(std::span<const std::uint32_t> tokens, std::int32_t computed,
                          std::string_view salt, BlockTable* table) {
+  if (table->flushes() != flushes_) return;
   const std::int32_t full = computed / block_size_;
   for (std::int32_t block = table->num_known(); block < full; ++block) {
     const BlockId id = table->block(block);
@@ -97,8 +105,8 @@ void KvManager::Forget(const BlockTable& table) {
   }
 }
 
-// A running sequence goes on under the name that its prefix had, which nothing finds any more.
 std::int32_t KvManager::Flush() {
+  ++flushes_;
   const std::int32_t known = cache_.num_blocks();
   cache_.Clear();
   pool_.UnkeepAll();

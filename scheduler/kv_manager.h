@@ -39,6 +39,9 @@ class KvManager {
                                                 std::int64_t positions, std::string_view salt,
                                                 BlockTable* table);
 
+  // The positions that ReserveWithPrefix would find now.
+  std::int32_t KnownPositions(std::span<const std::uint32_t> tokens, std::string_view salt) const;
+
   // The first `computed` positions of `table` hold `tokens`: full blocks of them may be found.
   // REQUIRES: the step that computed them is done.
   void Remember(std::span<const std::uint32_t> tokens, std::int32_t computed, std::string_view salt,
@@ -68,8 +71,8 @@ class KvManager {
 
   // What `table` holds is not to be found again: something is wrong with it.
   void Forget(const BlockTable& table);
-  // Nothing that was computed until now is to be found again. Tables stay as they are. Returns how
-  // many blocks could have been.
+  // Nothing that was computed until now is to be found again, nor what sequences that hold blocks
+  // add to it. Tables stay as they are. Returns how many blocks could have been found.
   std::int32_t Flush();
 
   // Adds each reference of blocks that wait for a step to `counts`, by block.
@@ -93,6 +96,7 @@ class KvManager {
   BlockPool pool_;
   PrefixCache cache_;
   PrefixCacheStats stats_;
+  std::uint64_t flushes_ = 0;
   std::uint64_t launched_ = 0;
   std::uint64_t done_ = 0;
   std::int32_t num_deferred_ = 0;

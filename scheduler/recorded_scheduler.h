@@ -49,9 +49,10 @@ class RecordedScheduler {
     if (trace_) trace_->Launched(ticket);
     scheduler_.Launched(plan, ticket);
   }
-  void Commit(const StepPlan& plan, const ForwardResult& result, Duration duration, TimePoint now) {
+  std::int32_t Commit(const StepPlan& plan, const ForwardResult& result, Duration duration,
+                      TimePoint now) {
     if (trace_) trace_->Commit(result, duration, now);
-    scheduler_.Commit(plan, result, duration, now);
+    return scheduler_.Commit(plan, result, duration, now);
   }
   void FailAll(const absl::Status& why, TimePoint now) {
     if (trace_) trace_->Fail(why, now);

@@ -174,17 +174,24 @@ void Scheduler::PauseOrResume(TimePoint now) {
 // Even if it had every step to itself, its first token, and what it must generate after it, came
 // too late. Only while the first of its sequences computes the prompt: the others wait for that, so
 // nothing of a request that is ended for this stands in a plan.
-bool Scheduler::Doomed(const Sequence& s, TimePoint now) const {
+bool Scheduler::Doomed(const Sequence& s, std::int32_t known, TimePoint now) const {
   const Request& request = s.request();
   if (request.deadline == kNoDeadline || s.group->prompt_computed) return false;
-  return now + cost_.Predict(s.prompt_len - s.scheduled, request.stopping.min_new_tokens) >
+  return now + cost_.Predict(s.prompt_len - known, request.stopping.min_new_tokens) >
          request.deadline;
+}
+
+// Judged before it takes blocks, or counts as one that found some.
+bool Scheduler::DoomedBeforeItBegins(const Sequence& s, TimePoint now) const {
+  if (s.request().deadline == kNoDeadline) return false;
+  const bool looks = UsesCache(s.request());
+  return Doomed(s, looks ? kv_.KnownPositions(s.tokens, s.group->salt) : 0, now);
 }
 
 void Scheduler::EndDoomed(TimePoint now) {
   std::vector<RequestGroup*> doomed;
   for (const Sequence* sequence : running_) {
-    if (Doomed(*sequence, now)) doomed.push_back(sequence->group);
+    if (Doomed(*sequence, sequence->scheduled, now)) doomed.push_back(sequence->group);
   }
   for (RequestGroup* group : doomed) FailDoomed(group, now);
 }
@@ -300,6 +307,10 @@ void Scheduler::ScheduleWaiting(Pass* pass) {
       return;
     }
     if (next->pending > 0) return;  // its last token is still in flight
+    if (DoomedBeforeItBegins(*next, pass->now)) {
+      FailDoomed(next->group, pass->now);
+      continue;
+    }
     if (!ReserveForAdmission(next, pass)) {
       // Blocks on their way back are waited for.
       if (kv_.num_deferred() > 0 || next->preempted() || passed.size() >= kMostPassed ||
@@ -307,10 +318,6 @@ void Scheduler::ScheduleWaiting(Pass* pass) {
         return;
       }
       passed.push_back(next->group->tenant);
-      continue;
-    }
-    if (Doomed(*next, pass->now)) {
-      FailDoomed(next->group, pass->now);
       continue;
     }
     waiting_.LiftOthers(*next, pass->now);
@@ -405,15 +412,19 @@ void Scheduler::Launched(const StepPlan& plan, StepTicket ticket) {
   }
 }
 
-void Scheduler::Commit(const StepPlan& plan, const ForwardResult& result, Duration duration,
-                       TimePoint now) {
+std::int32_t Scheduler::Commit(const StepPlan& plan, const ForwardResult& result, Duration duration,
+                               TimePoint now) {
+  std::int32_t unwanted = 0;
   kv_.StepDone();
   last_step_ = now;
   cost_.Observe(plan.prefill_tokens, plan.decode_tokens, duration);
   for (const PlannedSequence& planned : plan.sequences) {
     // One that has ended meanwhile wants no more tokens.
     Sequence* sequence = Find(planned.id, planned.index);
-    if (sequence == nullptr) continue;
+    if (sequence == nullptr) {
+      if (planned.logit_row >= 0) ++unwanted;
+      continue;
+    }
     const bool finite =
         planned.logit_row < 0 || result.sampled[static_cast<std::size_t>(planned.logit_row)].finite;
     if (finite) {
@@ -429,6 +440,7 @@ void Scheduler::Commit(const StepPlan& plan, const ForwardResult& result, Durati
       FinishPrefillOnly(sequence, now);
     }
   }
+  return unwanted;
 }
 
 // A sequence that was preempted meanwhile has other blocks, or none.

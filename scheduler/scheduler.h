@@ -55,8 +55,10 @@ class Scheduler {
   StepPlan Schedule(TimePoint now);
   // The ticket that the runner gave for the plan.
   void Launched(const StepPlan& plan, StepTicket ticket);
-  // Takes the result of the oldest step in flight.
-  void Commit(const StepPlan& plan, const ForwardResult& result, Duration duration, TimePoint now);
+  // Takes the result of the oldest step in flight. Returns how many of its tokens nobody wants: of
+  // sequences that have ended since it was launched.
+  std::int32_t Commit(const StepPlan& plan, const ForwardResult& result, Duration duration,
+                      TimePoint now);
 
   // The device is lost: ends everything, UNAVAILABLE where no token was sent yet, INTERNAL
   // elsewhere.
@@ -106,7 +108,9 @@ class Scheduler {
   void PauseOrResume(TimePoint now);
   std::int32_t CountDecodes() const;
   std::int32_t CountUnpaused() const;
-  bool Doomed(const Sequence& sequence, TimePoint now) const;
+  // `known` positions need not be computed.
+  bool Doomed(const Sequence& sequence, std::int32_t known, TimePoint now) const;
+  bool DoomedBeforeItBegins(const Sequence& sequence, TimePoint now) const;
   void EndDoomed(TimePoint now);
   void FailDoomed(RequestGroup* group, TimePoint now);
   void ScheduleRunning(Pass* pass);

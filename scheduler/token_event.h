@@ -91,6 +91,7 @@ struct StepStats {
   std::int32_t sequences = 0;
   std::int32_t preemptions = 0;
   std::int32_t recomputed_tokens = 0;  // known tokens computed again after a preemption
+  std::int32_t unwanted_tokens = 0;    // sampled for sequences that ended during the step
   PrefixCacheStats prefix_cache;
   bool moe = false;
   MoeStats experts;

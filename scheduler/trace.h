@@ -3,7 +3,7 @@
 // calls gives the same plans and the same tokens: tools/sim --replay FILE.
 //
 // One JSON array a line. Times are nanoseconds of the monotonic clock, byte strings hexadecimal.
-//   ["millrace-trace", 1, {limits of the scheduler and shape of the runner}]
+//   ["millrace-trace", 2, {limits of the scheduler and shape of the runner}]
 //   ["token", id, bytes, special]          before the first line with the token as sampled
 //   ["submit", now, {request}]             ["cancel", id, now]        ["credit", id, tokens]
 //   ["flush"]
@@ -36,7 +36,7 @@
 namespace millrace {
 
 inline constexpr char kTraceName[] = "millrace-trace";
-inline constexpr int kTraceVersion = 1;
+inline constexpr int kTraceVersion = 2;
 
 class TraceWriter {
  public:

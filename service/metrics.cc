@@ -120,6 +120,9 @@ void Metrics::CountStep(const StepStats& step) {
   if (step.recomputed_tokens > 0) {
     CountWasted("preemption", static_cast<std::uint64_t>(step.recomputed_tokens));
   }
+  if (step.unwanted_tokens > 0) {
+    CountWasted("ended", static_cast<std::uint64_t>(step.unwanted_tokens));
+  }
   step_forward_.Observe(ToSeconds(step.duration));
   step_schedule_.Observe(ToSeconds(step.schedule_duration));
   step_sequences_.Observe(step.sequences);

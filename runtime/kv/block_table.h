@@ -35,6 +35,9 @@ class BlockTable {
     num_known_ = num_blocks;
     known_prefix_ = prefix;
   }
+  // Of the prefix cache, when the sequence began: what it computes is remembered until the next.
+  void set_flushes(std::uint64_t flushes) { flushes_ = flushes; }
+  std::uint64_t flushes() const { return flushes_; }
   std::int32_t num_known() const { return num_known_; }
   PrefixId known_prefix() const { return known_prefix_; }
 
@@ -48,6 +51,7 @@ class BlockTable {
  private:
   std::vector<BlockRef> blocks_;
   std::int32_t num_known_ = 0;
+  std::uint64_t flushes_ = 0;
   PrefixId known_prefix_ = kNoPrefix;
 };
 

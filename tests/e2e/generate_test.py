@@ -87,8 +87,12 @@ class Generate(unittest.TestCase):
             stream = server.stub.Generate(request(prompt, max_new_tokens=200))
             tokens = list(next(stream).token_ids)
             server.process.send_signal(signal.SIGUSR1)
-            while "prefix cache flushed" not in server.log():
+            for _ in range(1000):
+                if "prefix cache flushed" in server.log():
+                    break
                 self.assertEqual(server.http("/livez")[0], 200)
+            else:
+                self.fail("no word of a flush")
             self.assertEqual(generate(server, prompt, max_new_tokens=1).usage.cached_tokens, 0)
             for answer in stream:
                 tokens += answer.token_ids

@@ -179,17 +179,26 @@ TEST_F(Admission, PredictsByTheOrder) {
 
 // An idle server that thinks prompts cost far more than they do would refuse for ever what would
 // teach it better.
-TEST_F(Admission, LetsOneInToLearnAPriceAnewAfterALongSilence) {
+TEST_F(Admission, JudgesByTheLowestPricesAfterALongSilence) {
   snapshot_.prefill_seconds_per_token = 1;  // a stolen minute
+  snapshot_.decode_seconds_per_token = 1;
   snapshot_.last_step = TimePoint(std::chrono::seconds(100));
-  request_.arrival = snapshot_.last_step + std::chrono::seconds(4);
-  request_.deadline = request_.arrival + std::chrono::milliseconds(100);
-  EXPECT_EQ(Reason(Ask()), kDeadlineUnreachable);
-  request_.arrival += std::chrono::seconds(1);
-  request_.deadline += std::chrono::seconds(1);
-  EXPECT_TRUE(Ask().ok());
-  Queue("", 1);  // that one
-  EXPECT_EQ(Reason(Ask()), kDeadlineUnreachable);
+  request_.stopping.min_new_tokens = 2;
+  const auto ask_after = [this](std::chrono::seconds silence) {
+    request_.arrival = snapshot_.last_step + silence;
+    request_.deadline = request_.arrival + std::chrono::milliseconds(100);
+    return Ask();
+  };
+  EXPECT_EQ(Reason(ask_after(std::chrono::seconds(4))), kDeadlineUnreachable);
+  EXPECT_TRUE(ask_after(std::chrono::seconds(5)).ok()) << "too little was ever measured";
+  snapshot_.lowest_prefill_seconds = 0.008;
+  snapshot_.lowest_decode_seconds = 0.01;
+  EXPECT_TRUE(ask_after(std::chrono::seconds(5)).ok());
+  snapshot_.lowest_decode_seconds = 0.011;
+  EXPECT_EQ(Reason(ask_after(std::chrono::seconds(5))), kDeadlineUnreachable);
+  snapshot_.lowest_decode_seconds = 0.01;
+  Queue("", 1);  // another that was let in
+  EXPECT_EQ(Reason(ask_after(std::chrono::seconds(5))), kDeadlineUnreachable);
 }
 
 }  // namespace

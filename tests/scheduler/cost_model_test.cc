@@ -141,16 +141,41 @@ TEST(CostModel, MeasuresTurns) {
   EXPECT_NEAR(cost.seconds_per_turn(), 0.2, 1e-3);
 }
 
-TEST(CostModel, JudgesNobodyByWhatIsOldAndLearnsItAnew) {
+TEST(CostModel, JudgesByTheLowestPricesAfterASilence) {
   CostModel cost;
-  cost.Observe(0, 4, milliseconds(20));
+  for (int i = 0; i < 16; ++i) {
+    cost.Observe(0, 4, milliseconds(20));
+    cost.Observe(100, 0, milliseconds(100));
+  }
+  for (int i = 0; i < 30; ++i) {
+    cost.Observe(0, 4, milliseconds(2000));
+    cost.Observe(100, 0, milliseconds(50'000));
+  }
+  EXPECT_GT(cost.Predict(100, 10), milliseconds(30'000));
+  cost.Age();
+  EXPECT_NEAR(ToSeconds(cost.Predict(100, 10)), 0.1 + 0.2, 0.001);
+  // The first sample of each says what it costs now.
+  cost.Observe(100, 0, milliseconds(200));
+  EXPECT_NEAR(ToSeconds(cost.Predict(100, 10)), 0.2 + 0.2, 0.001);
+  cost.Observe(0, 4, milliseconds(30));
+  EXPECT_NEAR(ToSeconds(cost.Predict(100, 10)), 0.2 + 0.3, 0.001);
+}
+
+TEST(CostModel, LearnsOldPricesBesideStreamsToo) {
+  CostModel cost;
+  cost.Observe(0, 1, milliseconds(20));
   for (int i = 0; i < 3; ++i) cost.Observe(100, 0, milliseconds(50'000));
-  EXPECT_EQ(cost.Predict(100, 0), milliseconds(50'000));
+  cost.Age();
+  cost.Observe(0, 1, milliseconds(20));
+  cost.Observe(100, 1, milliseconds(70));
+  EXPECT_NEAR(ToSeconds(cost.Predict(100, 0)), 0.05, 0.001);
+}
+
+TEST(CostModel, JudgesNobodyAfterASilenceByTooFewSamples) {
+  CostModel cost;
+  for (int i = 0; i < 3; ++i) cost.Observe(100, 0, milliseconds(50'000));
   cost.Age();
   EXPECT_EQ(cost.Predict(100, 10), Duration::zero());
-  EXPECT_EQ(cost.PrefillPace(0, milliseconds(50), 512), 0);
-  for (int i = 0; i < 3; ++i) cost.Observe(100, 0, milliseconds(100));
-  EXPECT_NEAR(ToSeconds(cost.Predict(100, 0)), 0.1, 0.001);
 }
 
 }  // namespace

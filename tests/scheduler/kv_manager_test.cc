@@ -176,22 +176,29 @@ TEST_F(PrefixReuse, KeepsBlocksFromEvictionWhileAStepReadsThem) {
   kv_.Release(&next);
 }
 
-TEST_F(PrefixReuse, FindsNothingOfWhatWasThereBeforeAFlush) {
+TEST_F(PrefixReuse, FindsNothingOfWhatBeganBeforeAFlush) {
   Run(Numbers(10, 100));
   const Tokens tokens = Numbers(9);
-  BlockTable running;
-  ASSERT_TRUE(kv_.ReserveWithPrefix(tokens, std::ssize(tokens), "", &running));
-  kv_.Remember(tokens, 4, "", &running);
+  const Tokens other = Numbers(9, 200);
+  BlockTable known;    // of its first block
+  BlockTable unknown;  // computed half a block, or its step is under way
+  ASSERT_TRUE(kv_.ReserveWithPrefix(tokens, std::ssize(tokens), "", &known));
+  ASSERT_TRUE(kv_.ReserveWithPrefix(other, std::ssize(other), "", &unknown));
+  kv_.Remember(tokens, 4, "", &known);
   EXPECT_EQ(kv_.Flush(), 3);
   kv_.CheckInvariants();
   EXPECT_EQ(kv_.num_cached(), 0);
-  EXPECT_EQ(Hit(Numbers(10, 100)), 0);
-  EXPECT_EQ(Hit(tokens), 0);
-  kv_.Remember(tokens, 8, "", &running);  // its second block follows one that was forgotten
-  EXPECT_EQ(Hit(tokens), 0);
-  kv_.Release(&running);
-  EXPECT_EQ(kv_.num_free(), 8);
+  EXPECT_EQ(kv_.KnownPositions(Numbers(10, 100), ""), 0);
+  EXPECT_EQ(kv_.KnownPositions(tokens, ""), 0);
+  kv_.Remember(tokens, 8, "", &known);
+  kv_.Remember(other, 8, "", &unknown);
+  EXPECT_EQ(kv_.KnownPositions(tokens, ""), 0);
+  EXPECT_EQ(kv_.KnownPositions(other, ""), 0);
+  kv_.Release(&known);
+  kv_.Release(&unknown);
+  EXPECT_EQ(kv_.num_cached(), 0) << "nothing is kept that nobody can find";
   Run(tokens);
+  EXPECT_EQ(kv_.KnownPositions(tokens, ""), 8);
   EXPECT_EQ(Hit(tokens), 8);
 }
 

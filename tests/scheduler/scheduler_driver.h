@@ -54,6 +54,8 @@ class SchedulerDriver {
   const Received& received(std::uint64_t id) { return received_[RequestId(id)]; }
   const std::map<RequestId, Received>& all() const { return received_; }
   const std::deque<StepPlan>& in_flight() const { return plans_; }
+  // Tokens that steps sampled for sequences that had ended.
+  std::int32_t unwanted() const { return unwanted_; }
 
   void Submit(Request request) {
     request.arrival = now_;
@@ -80,7 +82,7 @@ class SchedulerDriver {
     const auto result = runner_.Await(tickets_.front());
     ASSERT_TRUE(result.ok()) << result.status();
     now_ += std::chrono::milliseconds(1);
-    scheduler_.Commit(plans_.front(), *result, std::chrono::milliseconds(1), now_);
+    unwanted_ += scheduler_.Commit(plans_.front(), *result, std::chrono::milliseconds(1), now_);
     tickets_.pop_front();
     plans_.pop_front();
     scheduler_.CheckInvariants();
@@ -126,6 +128,7 @@ class SchedulerDriver {
   const SchedulerOptions options_;
   FakeRunner runner_;
   Scheduler scheduler_;
+  std::int32_t unwanted_ = 0;
   TimePoint now_ = TimePoint(std::chrono::seconds(1));
   std::deque<StepPlan> plans_;
   std::deque<StepTicket> tickets_;

@@ -92,6 +92,16 @@ TEST(Scheduler, HoldsTheBlocksOfACancelledRequestUntilItsStepIsDone) {
   EXPECT_EQ(driver.scheduler().kv().num_free(), 64);
 }
 
+TEST(Scheduler, CountsTokensThatAStepSampledForWhoHasEnded) {
+  SchedulerDriver driver(SmallOptions(), SmallRunner());
+  driver.Submit(MakeRequest(1, 8, 10));
+  driver.Submit(MakeRequest(2, 8, 1));
+  driver.Launch();
+  driver.scheduler().Cancel(RequestId(1), driver.now());
+  driver.Commit();
+  EXPECT_EQ(driver.unwanted(), 1);
+}
+
 TEST(Scheduler, IgnoresCancelsAndCreditsOfTheUnknown) {
   SchedulerDriver driver(SmallOptions(), SmallRunner());
   driver.scheduler().Cancel(RequestId(9), driver.now());

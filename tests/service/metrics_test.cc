@@ -101,6 +101,7 @@ TEST(Metrics, CountsAStepOnThePathItTook) {
   step.sequences = 3;
   step.preemptions = 1;
   step.recomputed_tokens = 4;
+  step.unwanted_tokens = 6;
   step.experts.active_experts = {2, 3};
   step.experts.rows_per_expert = {1, 6, 1, 1, 5};
   metrics.CountStep(step);
@@ -109,9 +110,10 @@ TEST(Metrics, CountsAStepOnThePathItTook) {
        {"millrace_forward_tokens_total{path=\"moe\"} 7",
         "millrace_forward_tokens_total{path=\"dense\"} 0", "millrace_preemptions_total 1",
         "millrace_wasted_tokens_total{cause=\"preemption\"} 4",
-        "millrace_step_batch_sequences_sum 3", "millrace_step_batch_tokens_sum 7",
-        "millrace_moe_active_experts_count 2", "millrace_moe_rows_per_expert_count 5",
-        "millrace_moe_rows_per_expert_sum 14", "millrace_moe_rows_per_expert_bucket{le=\"1\"} 3",
+        "millrace_wasted_tokens_total{cause=\"ended\"} 6", "millrace_step_batch_sequences_sum 3",
+        "millrace_step_batch_tokens_sum 7", "millrace_moe_active_experts_count 2",
+        "millrace_moe_rows_per_expert_count 5", "millrace_moe_rows_per_expert_sum 14",
+        "millrace_moe_rows_per_expert_bucket{le=\"1\"} 3",
         "millrace_moe_rows_per_expert_bucket{le=\"8\"} 5"}) {
     EXPECT_THAT(scrape, HasSubstr(line));
   }

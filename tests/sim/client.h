@@ -62,6 +62,7 @@ struct Client {
   std::uint32_t generated = 0;
   bool complete = false;             // nothing may follow
   std::uint64_t admission = 0;       // the newest that was seen in a plan
+  std::int32_t flushes = 0;          // of the prefix cache, before that
   std::uint32_t generated_then = 0;  // at that time
   std::int32_t scheduled = 0;        // positions that were planned since then
   std::int32_t high_water = 0;       // the most positions ever planned

@@ -42,7 +42,7 @@ const std::array<const char*, kNumRare> kRareNames = {
     "flushed while sequences held known blocks",
     "preempted as often as may be",
     "the device out of memory",
-    "let in because prices were old"};
+    "let in after a silence, by a lower price"};
 
 namespace {
 
@@ -173,7 +173,9 @@ void Simulation::Do(Event event) {
       Stall();
       break;
     case Event::kTick:
-      now_ += rng_.Percent(5) ? kSilence : milliseconds(rng_.Between(1, config_.max_tick));
+      now_ += rng_.Percent(callers_.empty() ? 30 : 5)
+                  ? kSilence
+                  : milliseconds(rng_.Between(1, config_.max_tick));
       break;
     case Event::kSpoil:
       device_.SpoilNextRow(rng_.Below(64));
@@ -255,14 +257,19 @@ LoadSnapshot Simulation::Snapshot() const {
   load.running_prompt_backlog = scheduler_.running_prompt_backlog();
   load.prefill_seconds_per_token = scheduler_.prefill_pace();
   load.decode_seconds_per_token = scheduler_.cost().decode_seconds();
+  load.lowest_prefill_seconds = scheduler_.cost().lowest_prefill_seconds();
+  load.lowest_decode_seconds = scheduler_.cost().lowest_decode_seconds();
   load.seconds_per_turn = scheduler_.cost().seconds_per_turn();
   load.last_step = last_step_;
   return load;
 }
 
 // The deadline about which admission, or later a pass, just says yes or no.
-void Simulation::DrawTightDeadline(const LoadSnapshot& load, const QueueView& queue,
-                                   Request* request) {
+void Simulation::DrawTightDeadline(LoadSnapshot load, const QueueView& queue, Request* request) {
+  if (load.lowest_prefill_seconds > 0 && rng_.Percent(30)) {
+    load.prefill_seconds_per_token = load.lowest_prefill_seconds;
+    load.decode_seconds_per_token = load.lowest_decode_seconds;
+  }
   const Duration first = PredictFirstToken(*request, load, queue, config_.options);
   const Duration rest =
       FromSeconds(request->stopping.min_new_tokens * load.decode_seconds_per_token);
@@ -275,8 +282,9 @@ void Simulation::Arrive() {
   Request request = DrawRequest();
   const LoadSnapshot load = Snapshot();
   const QueueView queue = scheduler_.waiting().View(now_);
-  if (request.deadline != kNoDeadline &&
-      rng_.Percent(static_cast<std::uint32_t>(config_.percent_tight))) {
+  const bool old = callers_.empty() && now_ - last_step_ >= CostModel::kKeeps;
+  const auto tight = static_cast<std::uint32_t>(config_.percent_tight);
+  if ((old || request.deadline != kNoDeadline) && rng_.Percent(tight)) {
     DrawTightDeadline(load, queue, &request);
   }
   const absl::Status admitted = Admit(request, load, queue, config_.options, config_.runner);
@@ -285,6 +293,11 @@ void Simulation::Arrive() {
             "what can run is refused for load alone, with a hint when to come again");
     if (Reason(admitted) == kDeadlineUnreachable) {
       Require(request.deadline != kNoDeadline, "who has no deadline is not refused for it");
+      const double at_best =
+          load.lowest_prefill_seconds * static_cast<double>(request.prompt_tokens.size()) +
+          load.lowest_decode_seconds * request.stopping.min_new_tokens;
+      Require(!old || at_best + 1e-8 > ToSeconds(request.deadline - now_),
+              "after a silence nobody is refused who was ever fast enough");
       return Met(Rare::kRefusedForDeadline);
     }
     Require(scheduler_.num_waiting() > 0 || config_.options.max_queue == 0,
@@ -296,13 +309,16 @@ void Simulation::Arrive() {
             "a tenant with nothing in a full queue is let in");
     return Met(Rare::kQueueFull);
   }
-  const bool probe = PricesAreOld(load, queue, now_);
-  const double own =
-      load.prefill_seconds_per_token * static_cast<double>(request.prompt_tokens.size());
+  const double own = (old ? load.lowest_prefill_seconds : load.prefill_seconds_per_token) *
+                     static_cast<double>(request.prompt_tokens.size());
   const bool too_late =
       request.deadline != kNoDeadline && own - 1e-8 > ToSeconds(request.deadline - now_);
-  Require(probe || !too_late, "who cannot have its first token before its deadline is refused");
-  if (too_late) Met(Rare::kProbe);
+  Require(!too_late, "who cannot have its first token before its deadline is refused");
+  const double usual =
+      load.prefill_seconds_per_token * static_cast<double>(request.prompt_tokens.size());
+  if (request.deadline != kNoDeadline && usual > ToSeconds(request.deadline - now_)) {
+    Met(Rare::kProbe);
+  }
   TakeRequest(std::move(request));
 }
 
@@ -405,7 +421,8 @@ void Simulation::CheckAdmission(Client* client, const StepPlan& plan, std::size_
   const Client* const sibling = client->index > 0 ? FindClient(client->request().id, 0) : nullptr;
   // What the first holds may be forgotten: as a copy of a block of another that was evicted, or for
   // logits of another that were not finite.
-  const bool forgotten = flushed_ || result_.rare[static_cast<std::size_t>(Rare::kEvicted)] > 0 ||
+  const bool forgotten = flushes_ > 0 ||
+                         result_.rare[static_cast<std::size_t>(Rare::kEvicted)] > 0 ||
                          result_.rare[static_cast<std::size_t>(Rare::kNotFinite)] > 0;
   if (room_ && !forgotten && sibling != nullptr && !client->caller->ever_stalled) {
     const std::int32_t size = config_.runner.block_size;
@@ -413,6 +430,7 @@ void Simulation::CheckAdmission(Client* client, const StepPlan& plan, std::size_
             "answers share the full blocks of their prompt");
   }
   client->admission = plan.sequences[i].admission;
+  client->flushes = flushes_;
   client->generated_then = client->generated;
   client->scheduled = begin;
 }
@@ -479,6 +497,8 @@ void Simulation::NoteComputed(const StepPlan& plan) {
   for (std::size_t i = 0; i < plan.sequences.size(); ++i) {
     const Client* const found = FindClient(plan.sequences[i].id, plan.sequences[i].index);
     if (found == nullptr || !UsesCache(found->request())) continue;
+    // What began before a flush, or with blocks that were given back, is not found.
+    if (found->flushes != flushes_ || found->admission != plan.sequences[i].admission) continue;
     const Client& client = *found;
     const std::int32_t end = plan.batch.context_len[i];
     const std::uint64_t salt = HashOfSalt(client.request());
@@ -556,7 +576,7 @@ void Simulation::Flush() {
   const std::int32_t free = scheduler_.kv().num_cached();
   if (scheduler_.FlushPrefixCache() > free) Met(Rare::kFlushedRunning);
   known_prefixes_.clear();
-  flushed_ = true;
+  ++flushes_;
 }
 
 void Simulation::Stall() {
@@ -761,7 +781,7 @@ void Simulation::RunToTheEnd() {
   Require(scheduler_.kv().num_free() == scheduler_.kv().num_blocks() &&
               scheduler_.kv().num_deferred() == 0,
           "every block comes home");
-  Require(hits_reported_ >= hits_seen_, "no hit is uncounted");
+  Require(hits_reported_ == hits_seen_, "hits are counted to the token");
 }
 
 }  // namespace millrace::sim

@@ -57,7 +57,7 @@ enum class Rare : std::uint8_t {
   kFlushedRunning,     // with sequences that hold known blocks
   kMostPreemptions,    // a sequence has come to the limit
   kDeviceOutOfMemory,  // with requests to answer
-  kProbe,              // let in because prices were old
+  kProbe,              // let in after a silence, by a lower price
 };
 inline constexpr std::size_t kNumRare = 30;
 extern const std::array<const char*, kNumRare> kRareNames;
@@ -108,7 +108,7 @@ class Simulation {
   void AfterEvent();
   void Arrive();
   Request DrawRequest();
-  void DrawTightDeadline(const LoadSnapshot& load, const QueueView& queue, Request* request);
+  void DrawTightDeadline(LoadSnapshot load, const QueueView& queue, Request* request);
   void TakeRequest(Request request);
   void LaunchStep();
   void CommitStep();
@@ -162,7 +162,7 @@ class Simulation {
   std::unordered_set<std::uint64_t> known_prefixes_;
   std::uint64_t arrivals_ = 0;
   bool draining_ = false;
-  bool flushed_ = false;
+  std::int32_t flushes_ = 0;
   bool over_ = false;
   std::int64_t spoiled_ = 0;        // rows that may have been made not finite
   std::int64_t hits_seen_ = 0;      // positions that sequences began after

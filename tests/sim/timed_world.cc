@@ -84,6 +84,8 @@ LoadSnapshot TimedWorld::Snapshot() const {
   load.running_prompt_backlog = scheduler_.running_prompt_backlog();
   load.prefill_seconds_per_token = scheduler_.prefill_pace();
   load.decode_seconds_per_token = scheduler_.cost().decode_seconds();
+  load.lowest_prefill_seconds = scheduler_.cost().lowest_prefill_seconds();
+  load.lowest_decode_seconds = scheduler_.cost().lowest_decode_seconds();
   load.seconds_per_turn = scheduler_.cost().seconds_per_turn();
   load.last_step = last_step_;
   return load;
