@@ -337,9 +337,13 @@ void Simulation::TakeRequest(Request request) {
 void Simulation::LaunchStep() {
   const auto most = static_cast<std::size_t>(std::max(1, config_.runner.max_in_flight));
   if (in_flight_.size() >= most) return;
+  const std::uint64_t doomed = doomed_;
   StepPlan plan = scheduler_.Schedule(now_);
   TakeEvents();
   if (over_) return;
+  // Whether the last one left the queue before or after those that the plan admits is not seen from
+  // here, but counts for who comes next.
+  if (doomed_ > doomed && !plan.empty() && scheduler_.num_waiting() == 0) level_known_ = false;
   if (plan.empty()) {
     if (in_flight_.empty()) CheckNobodyWaitsInVain();
     return;
@@ -446,7 +450,7 @@ void Simulation::CheckOrder(const Client& client) {
     const bool later = other.caller->arrival < client.caller->arrival;
     if (client.request().priority < other.request().priority && !later) Met(Rare::kAgedFirst);
     if (client.request().tenant == other.request().tenant) continue;
-    if (!turns_alone_) continue;
+    if (!turns_alone_ || !level_known_) continue;
     Require(tenants_.tokens(client.request().tenant) <= tenants_.tokens(other.request().tenant),
             "the tenant with the fewest tokens goes first");
     if (later) Met(Rare::kTenantFirst);
@@ -741,6 +745,7 @@ void Simulation::TakeFailure(const Caller& caller, const absl::Status& status) {
       const Duration at_most = scheduler_.cost().Predict(prompt, request.stopping.min_new_tokens);
       Require(caller.generated == 0 && now_ + at_most > request.deadline,
               "a deadline fails who is past it, or cannot meet it");
+      ++doomed_;
       return Met(Rare::kDoomed);
     }
     case absl::StatusCode::kResourceExhausted:

@@ -155,8 +155,9 @@ class Simulation {
   std::map<RequestId, Caller> callers_;  // those without an end
   std::map<Key, Client> clients_;        // their answers without an end
   TenantOracle tenants_;
-  const bool room_;         // requests wait for their turn, never for memory
-  const bool turns_alone_;  // requests wait for their turn, never for memory, and in one class
+  const bool room_;          // requests wait for their turn, never for memory
+  bool level_known_ = true;  // that tenants are lifted to while nobody waits
+  const bool turns_alone_;   // requests wait for their turn, never for memory, and in one class
   std::deque<InFlight> in_flight_;
   // Prefixes that somebody computed and may be found: of salt and hash at the end of a block.
   std::unordered_set<std::uint64_t> known_prefixes_;
@@ -164,6 +165,7 @@ class Simulation {
   bool draining_ = false;
   std::int32_t flushes_ = 0;
   bool over_ = false;
+  std::uint64_t doomed_ = 0;        // ended before their deadlines
   std::int64_t spoiled_ = 0;        // rows that may have been made not finite
   std::int64_t hits_seen_ = 0;      // positions that sequences began after
   std::int64_t hits_reported_ = 0;  // by plans
