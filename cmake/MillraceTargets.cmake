@@ -40,6 +40,15 @@ if(MILLRACE_SANITIZE)
                       -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${MILLRACE_SANITIZE})
 endif()
+# What a server that strangers can reach is compiled with, for the images of deploy/docker: overflows of
+# buffers whose size is known and of the stack end the process, addresses are random, and tables of
+# functions are read-only once the program runs.
+if(MILLRACE_HARDEN)
+  include(CheckPIESupported)
+  check_pie_supported(LANGUAGES CXX)  # makes CMake link with -pie what it compiles with -fPIE
+  add_compile_options(-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 -fstack-protector-strong)
+  add_link_options(-Wl,-z,relro -Wl,-z,now)
+endif()
 
 # millrace_library(NAME base SRCS a.cc DEPS absl::status [FLAGS -mavx2])
 # Includes are written from the root of the repository: #include "base/check.h".
