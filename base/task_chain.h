@@ -26,7 +26,8 @@ template <typename Task>
 TaskList(std::int64_t, Task) -> TaskList<Task>;
 
 // The same for tasks that read much: task(i, next), where `next` is what this worker does after it,
-// -1 for nothing, so that it can ask for what that reads; ask(i) does so while the worker waits.
+// -1 for nothing, so that it can ask for what that reads. ask(i) returns what a worker that must
+// wait before task i calls again and again, to ask for a little more of what it will read.
 template <typename Task, typename Ask>
 struct AheadTaskList {
   std::int64_t count;
@@ -79,8 +80,14 @@ class TaskChain {
     Link& link = links_[at];
     std::int64_t i = link.cursor.Next();
     if (i >= list.count) return;
-    if constexpr (List::kAhead) list.ask(i);
-    for (std::size_t before = 0; before < at; ++before) pool_->Await(&links_[before].gate);
+    if constexpr (List::kAhead) {
+      auto ask = list.ask(i);
+      for (std::size_t before = 0; before < at; ++before) {
+        pool_->Await(&links_[before].gate, ask);
+      }
+    } else {
+      for (std::size_t before = 0; before < at; ++before) pool_->Await(&links_[before].gate);
+    }
     std::uint32_t done = 0;
     for (; i < list.count; ++done) {
       if constexpr (List::kAhead) {

@@ -158,12 +158,13 @@ void ThreadPool::Run(WorkerFn fn, void* context) {
   state.governor.Note(TimePoint{Duration{State::NowNanoseconds()}}, waited);
 }
 
-void ThreadPool::Await(Gate* gate) {
+void ThreadPool::Await(Gate* gate, void (*meanwhile)(void*), void* context) {
   std::uint32_t seen = gate->left.load(std::memory_order_acquire);
   if (seen == 0) return;
   const bool first = !gate->waited.exchange(true, std::memory_order_relaxed);
   const std::int64_t begin = State::NowNanoseconds();
   for (int i = 0; i < state_->spins && seen != 0; ++i) {
+    meanwhile(context);
     Pause();
     seen = gate->left.load(std::memory_order_acquire);
   }

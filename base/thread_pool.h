@@ -53,10 +53,21 @@ class ThreadPool {
       if (left.fetch_sub(count) == count) left.notify_all();
     }
   };
-  // Within a run, by a worker: waits until all of the gate's tasks are done.
-  void Await(Gate* gate);
+  // Within a run, by a worker: waits until all of the gate's tasks are done. Calls meanwhile()
+  // again and again until they are, or it falls asleep.
+  template <typename F>
+  void Await(Gate* gate, F&& meanwhile) {
+    using Callable = std::remove_reference_t<F>;
+    Await(
+        gate, [](void* context) { (*static_cast<Callable*>(context))(); }, &meanwhile);
+  }
+  void Await(Gate* gate) {
+    Await(gate, [] {});
+  }
 
  private:
+  void Await(Gate* gate, void (*meanwhile)(void*), void* context);
+
   struct State;
   std::unique_ptr<State> state_;
 };

@@ -50,10 +50,13 @@ inline void ForHalvedGroups(int columns, int at, const Function& f) {
   if constexpr (kGroup > 1) ForHalvedGroups<kGroup / 2>(columns, at, f);
 }
 
+// Two tiles and the activations do not fit a first level of 32 KiB, so what is asked for goes into
+// the second. A prefetch past the end of the weights is harmless.
+constexpr int kIntoSecondLevel = 2;
+constexpr int kLine = 64;
+
 // Asks for the memory that the next tile will read, a share at each step so that the requests do
-// not exceed what a core can have under way. Into the second-level cache: two tiles and the
-// activations do not fit a first level of 32 KiB. A prefetch past the end of the weights is
-// harmless.
+// not exceed what a core can have under way.
 class NextTile {
  public:
   // The next tile is the `bytes` at `next`, or unknown (null); this one is read in `steps`.
@@ -64,7 +67,9 @@ class NextTile {
 
   void Prefetch() {
     const std::uintptr_t until = at_ + share_ < end_ ? at_ + share_ : end_;
-    for (; at_ < until; at_ += 64) __builtin_prefetch(reinterpret_cast<const void*>(at_), 0, 2);
+    for (; at_ < until; at_ += kLine) {
+      __builtin_prefetch(reinterpret_cast<const void*>(at_), 0, kIntoSecondLevel);
+    }
   }
 
  private:
@@ -90,10 +95,23 @@ class StoredTile {
   StoredBlock<V> At(std::int64_t block) const {
     return {dwords_ + block * kDwordBytes, halves_ + block * 2 * V::kRows};
   }
+  // Asks for the part kPart of kParts of a block, into the second-level cache.
+  template <int kPart, int kParts>
+  [[gnu::always_inline]] void Prefetch(std::int64_t block) const {
+    const std::byte* const at = dwords_ + block * kDwordBytes;
+#pragma GCC unroll 64
+    for (int line = kPart * kLines / kParts; line < (kPart + 1) * kLines / kParts; ++line) {
+      __builtin_prefetch(at + kLine * line, 0, kIntoSecondLevel);
+    }
+    if constexpr (kPart == 0 && sizeof(Block) % 4 != 0) {
+      __builtin_prefetch(halves_ + block * 2 * V::kRows, 0, kIntoSecondLevel);
+    }
+  }
 
  private:
   static constexpr std::int64_t kDwordBytes =
       static_cast<std::int64_t>(sizeof(Block)) / 4 * 4 * V::kRows;
+  static constexpr int kLines = static_cast<int>(kDwordBytes / kLine);
 
   const std::byte* dwords_;
   const std::byte* halves_;
@@ -113,9 +131,10 @@ struct SuperBlockWalk {
     const StoredTile<V, Block> stored(weights, p.k / 256);
     if constexpr (kDirectColumns > 0) {
       if (columns <= kDirectColumns) {
-        NextTile next(next_tile, p.w_tile_bytes, p.k / 256 * kQuads);
+        // The same place of the next tile is asked for; of no next one, this one's.
+        const StoredTile<V, Block> ahead(next_tile == nullptr ? weights : next_tile, p.k / 256);
         ForHalvedGroups<kDirectColumns>(columns, 0, [&]<int kColumns>(int at) {
-          V::template MultiplyStored<Block, kColumns>(stored, p.k / 256, x + at, next,
+          V::template MultiplyStored<Block, kColumns>(stored, ahead, p.k / 256, x + at,
                                                       acc + at * V::kRows);
         });
         return;
@@ -148,9 +167,9 @@ struct BlocksWalk {
     const StoredTile<V, Block> stored(weights, p.k / 32);
     if constexpr (V::kDirectColumns > 0) {
       if (columns <= V::kDirectColumns) {
-        NextTile next(next_tile, p.w_tile_bytes, p.k / 32);
+        const StoredTile<V, Block> ahead(next_tile == nullptr ? weights : next_tile, p.k / 32);
         ForHalvedGroups<V::kDirectColumns>(columns, 0, [&]<int kColumns>(int at) {
-          V::template MultiplyStoredBlocks<Block, kColumns>(stored, p.k / 32, x + at, next,
+          V::template MultiplyStoredBlocks<Block, kColumns>(stored, ahead, p.k / 32, x + at,
                                                             acc + at * V::kRows);
         });
         return;

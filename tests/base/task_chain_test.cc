@@ -44,7 +44,9 @@ class Counted {
                                do_task(1, i);
                              },
                              [&](std::int64_t i) {
-                               if (runs_[1][static_cast<std::size_t>(i)] != 0) ++out_of_order_;
+                               return [this, i] {
+                                 if (runs_[1][static_cast<std::size_t>(i)] != 0) ++out_of_order_;
+                               };
                              }},
                TaskList{counts_[2], [&](std::int64_t i, int) { do_task(2, i); }},
                TaskList{counts_[3], [&](std::int64_t i, int) { do_task(3, i); }});

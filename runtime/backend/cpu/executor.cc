@@ -116,7 +116,7 @@ void Executor::Multiply(std::span<const Product> products, std::int64_t m, const
                            [&](std::int64_t i, std::int64_t next) {
                              MultiplyTask(tasks[i], m, tasks.weights(next));
                            },
-                           [&](std::int64_t i) { AskFor(tasks.weights(i)); }},
+                           [&](std::int64_t i) { return AskAhead(tasks.weights(i)); }},
              after...);
 }
 

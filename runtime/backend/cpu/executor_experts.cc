@@ -85,7 +85,7 @@ void Executor::RunFeedForward(const FeedForward& ffn, const Before& before, cons
                            task(group_of(i), begin, std::min(begin + slice, rows),
                                 next < 0 ? nullptr : weights(next));
                          },
-                         [=](std::int64_t i) { AskFor(weights(i)); }};
+                         [=](std::int64_t i) { return AskAhead(weights(i)); }};
   };
   const std::int64_t parts =
       std::clamp<std::int64_t>(CeilDivide(threads_ * kTasksPerWorker, groups), 1,

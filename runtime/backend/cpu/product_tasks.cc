@@ -11,16 +11,20 @@ namespace {
 
 // What keeps a task well above the cost of handing it out.
 constexpr std::int64_t kMinTaskBytes = std::int64_t{32} << 10;
-// A tile of a usual width; into the second-level cache, as kernels ask for theirs.
-constexpr std::uintptr_t kAskBytes = std::uintptr_t{20} << 10;
+// What a core reads in the few microseconds of a usual wait, and a small part of a second-level
+// cache, into which it goes.
+constexpr std::uintptr_t kAskBytes = std::uintptr_t{64} << 10;
+// A call: as much as memory gives in the time of a pause.
+constexpr std::uintptr_t kAskAtOnce = 256;
 
 }  // namespace
 
-void AskFor(const std::byte* weights) {
-  const auto begin = reinterpret_cast<std::uintptr_t>(weights);
-  for (std::uintptr_t at = begin; at < begin + kAskBytes; at += 64) {
-    __builtin_prefetch(reinterpret_cast<const void*>(at), 0, 2);
-  }
+AskAhead::AskAhead(const std::byte* weights)
+    : at_(reinterpret_cast<std::uintptr_t>(weights)), end_(at_ + kAskBytes) {}
+
+void AskAhead::operator()() {
+  const std::uintptr_t until = std::min(at_ + kAskAtOnce, end_);
+  for (; at_ < until; at_ += 64) __builtin_prefetch(reinterpret_cast<const void*>(at_), 0, 2);
 }
 
 std::int64_t MinTaskRows(const Weight& weight) {

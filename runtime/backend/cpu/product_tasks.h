@@ -48,8 +48,17 @@ class ProductTasks {
   std::int64_t count_ = 0;
 };
 
-// Asks for the first bytes of weights that a waiting worker will read; harmless past their end.
-void AskFor(const std::byte* weights);
+// Asks for the first bytes of weights that a waiting worker will read, some with each call;
+// harmless past their end. A value.
+class AskAhead {
+ public:
+  explicit AskAhead(const std::byte* weights);
+  void operator()();
+
+ private:
+  std::uintptr_t at_;
+  std::uintptr_t end_;
+};
 
 // The least rows of a weight that make a task.
 std::int64_t MinTaskRows(const Weight& weight);
