@@ -1,14 +1,18 @@
 #include "base/log.h"
 
+#include <poll.h>
 #include <unistd.h>
 
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <ctime>
 
 #include "absl/strings/str_cat.h"
+#include "base/mutex.h"
 
 namespace millrace {
 namespace {
@@ -49,12 +53,12 @@ void AppendEscaped(std::string_view text, std::string* out) {
 }
 
 std::string TextLine(std::string_view level, std::string_view message,
-                     std::initializer_list<LogField> fields) {
+                     std::span<const LogField> fields) {
   std::string line = absl::StrCat(UtcNow(), " ", std::string(level), " ");
   AppendEscaped(message, &line);
-  for (const auto& [key, value] : fields) {
+  for (const auto& [name, value, number] : fields) {
     line.push_back(' ');
-    line.append(key);
+    line.append(name);
     line.push_back('=');
     const bool quote = value.find(' ') != std::string::npos || value.empty();
     if (quote) line.push_back('"');
@@ -65,20 +69,67 @@ std::string TextLine(std::string_view level, std::string_view message,
 }
 
 std::string JsonLine(std::string_view level, std::string_view message,
-                     std::initializer_list<LogField> fields) {
+                     std::span<const LogField> fields) {
   std::string line = absl::StrCat("{\"time\":\"", UtcNow(), "\",\"level\":\"", std::string(level),
                                   "\",\"message\":\"");
   AppendEscaped(message, &line);
   line.push_back('"');
-  for (const auto& [key, value] : fields) {
+  for (const auto& [name, value, number] : fields) {
     line.append(",\"");
-    AppendEscaped(key, &line);
-    line.append("\":\"");
+    AppendEscaped(name, &line);
+    line.append(number ? "\":" : "\":\"");
     AppendEscaped(value, &line);
-    line.push_back('"');
+    if (!number) line.push_back('"');
   }
   line.push_back('}');
   return line;
+}
+
+std::string Line(LogLevel level, std::string_view message, std::span<const LogField> fields) {
+  const std::string_view name = kLevelNames[static_cast<std::size_t>(level)];
+  std::string line = g_format.load(std::memory_order_relaxed) == LogFormat::kJson
+                         ? JsonLine(name, message, fields)
+                         : TextLine(name, message, fields);
+  line.push_back('\n');
+  return line;
+}
+
+// stderr, which may be a pipe that nobody empties.
+class Output {
+ public:
+  void Write(const std::string& line) ABSL_LOCKS_EXCLUDED(mutex_) {
+    MutexLock lock(&mutex_);
+    if (dropped_ > 0 && HasRoom()) {
+      const std::array<LogField, 1> count = {LogField("lines", dropped_)};
+      Put(Line(LogLevel::kWarning, "lines of the log were dropped, nobody read them", count));
+      dropped_ = 0;
+    }
+    if (dropped_ == 0 && HasRoom()) {
+      Put(line);
+    } else {
+      ++dropped_;
+    }
+  }
+
+ private:
+  // A pipe that polls writable takes a page, as no line is longer, without a wait; we are the only
+  // ones who write, under the lock. What cannot be polled is written to and says itself why not.
+  static bool HasRoom() {
+    pollfd out{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
+    return poll(&out, 1, 0) != 0;
+  }
+  // A log that cannot be written must not stop the service.
+  static void Put(const std::string& text) {
+    [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
+  }
+
+  Mutex mutex_;
+  std::uint64_t dropped_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+Output& Stderr() {
+  static auto* const output = new Output;  // never destroyed: threads log to the end
+  return *output;
 }
 
 }  // namespace
@@ -103,15 +154,17 @@ void ConfigureLog(LogLevel level, LogFormat format) {
   g_format = format;
 }
 
+bool LogEnabled(LogLevel level) { return level >= g_level.load(std::memory_order_relaxed); }
+
+LogField::LogField(std::string_view name, double number)
+    : name(name), value(absl::StrCat(number)), number(std::isfinite(number)) {}
+
 void Log(LogLevel level, std::string_view message, std::initializer_list<LogField> fields) {
-  if (level < g_level.load(std::memory_order_relaxed)) return;
-  const std::string_view name = kLevelNames[static_cast<std::size_t>(level)];
-  std::string line = g_format.load(std::memory_order_relaxed) == LogFormat::kJson
-                         ? JsonLine(name, message, fields)
-                         : TextLine(name, message, fields);
-  line.push_back('\n');
-  // A log that cannot be written must not stop the service.
-  [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, line.data(), line.size());
+  LogFields(level, message, {fields.begin(), fields.size()});
+}
+
+void LogFields(LogLevel level, std::string_view message, std::span<const LogField> fields) {
+  if (LogEnabled(level)) Stderr().Write(Line(level, message, fields));
 }
 
 }  // namespace millrace

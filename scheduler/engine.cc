@@ -62,6 +62,7 @@ class ThreadedEngine final : public Engine {
         out_(out),
         scheduler_(options, runner->info(), std::move(token_bytes), std::move(trace)) {
     published_.kv_blocks_total = runner->info().num_kv_blocks;
+    published_.max_running = options.max_num_seqs;
   }
 
   ~ThreadedEngine() override {

@@ -39,8 +39,9 @@ struct SchedulerOptions {
 
 // The state after the last Commit; what admission and health look at. A value.
 struct LoadSnapshot {
-  std::int32_t running = 0;  // sequences
-  std::int32_t waiting = 0;  // sequences
+  std::int32_t running = 0;      // sequences
+  std::int32_t waiting = 0;      // sequences
+  std::int32_t max_running = 0;  // places for sequences
   std::int64_t waiting_prompt_tokens = 0;
   std::int64_t kv_blocks_total = 0;
   std::int64_t kv_blocks_used = 0;    // referenced by a sequence, or deferred

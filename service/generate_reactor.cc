@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <span>
 #include <string>
 #include <utility>
@@ -21,13 +22,24 @@ constexpr std::uint64_t kCreditTokens = 128;
 // 20 logprobs each leave far below a message of 1 MiB.
 constexpr int kMaxMessageTokens = 256;
 
+// What the call's metadata says, if it says it once and well.
+std::optional<TraceContext> TraceOf(const grpc::CallbackServerContext& context) {
+  const auto& metadata = context.client_metadata();
+  const auto [begin, end] = metadata.equal_range(kTraceparent);
+  if (begin == end || std::next(begin) != end) return std::nullopt;
+  return ParseTraceparent({begin->second.data(), begin->second.size()});
+}
+
 }  // namespace
 
 std::shared_ptr<GenerateReactor> GenerateReactor::Create(grpc::CallbackServerContext* context,
-                                                         Metrics* metrics) {
-  std::shared_ptr<GenerateReactor> reactor(new GenerateReactor(context, metrics));
+                                                         const CallObservers& observers) {
+  std::shared_ptr<GenerateReactor> reactor(new GenerateReactor(context, observers));
   reactor->self_ = reactor;
-  metrics->ledger().Received(Method::kGenerate);
+  observers.metrics->ledger().Received(Method::kGenerate);
+  MutexLock lock(&reactor->mutex_);
+  reactor->record_.method = "Generate";
+  reactor->record_.trace = TraceOf(*context);
   return reactor;
 }
 
@@ -40,11 +52,19 @@ void GenerateReactor::Refuse(const absl::Status& status) {
   End(status);
 }
 
-void GenerateReactor::SetPrompt(const std::string& request_id,
-                                const std::vector<std::uint32_t>& tokens, bool send_ids) {
+void GenerateReactor::SetName(const std::string& request_id) {
   MutexLock lock(&mutex_);
-  request_id_ = request_id;
-  for (v1::GenerateResponse& message : PromptMessages(request_id, tokens, send_ids)) {
+  record_.request_id = request_id;
+}
+
+void GenerateReactor::SetRequest(const std::string& request_id, const Request& request,
+                                 bool send_ids) {
+  MutexLock lock(&mutex_);
+  request_id_ = record_.request_id = request_id;
+  record_.tenant = request.tenant;
+  record_.prompt_tokens = static_cast<std::uint32_t>(request.prompt_tokens.size());
+  for (v1::GenerateResponse& message :
+       PromptMessages(request_id, request.prompt_tokens, send_ids)) {
     queue_.push_back(std::move(message));
   }
 }
@@ -83,7 +103,13 @@ v1::GenerateResponse* GenerateReactor::NextMessageLocked(std::uint32_t index) {
 }
 
 void GenerateReactor::AppendLocked(StreamDelta delta) {
-  if (delta.end) end_ = *delta.end;
+  if (delta.end) {
+    end_ = *delta.end;
+    record_.usage = delta.usage;
+  }
+  if (delta.finish) {
+    record_.finish_reason = JoinFinishReasons(record_.finish_reason, delta.finish->reason);
+  }
   if (!delta.text.empty() || !delta.tokens.empty() || delta.finish) {
     AppendDelta(delta, NextMessageLocked(delta.index));
   }
@@ -108,7 +134,7 @@ void GenerateReactor::Advance() {
     }
   }
   if (write && end) {
-    metrics_.ledger().Answered(Method::kGenerate, grpc::StatusCode::OK);
+    CountEnd(absl::OkStatus());
     StartWriteAndFinish(&current_, grpc::WriteOptions(), grpc::Status::OK);
   } else if (write) {
     StartWrite(&current_);
@@ -118,14 +144,24 @@ void GenerateReactor::Advance() {
 }
 
 void GenerateReactor::End(const absl::Status& status) {
-  const grpc::Status sent = ToGrpcStatus(status);
+  CountEnd(status);
+  Finish(ToGrpcStatus(status));
+}
+
+void GenerateReactor::CountEnd(const absl::Status& status) {
+  const auto code = static_cast<grpc::StatusCode>(status.code());
   // Before the client can know: whoever has seen the end finds it in the metrics.
-  metrics_.ledger().Answered(Method::kGenerate, sent.error_code());
+  observers_.metrics->ledger().Answered(Method::kGenerate, code);
+  observers_.load->CountEnded(code);
+  context_->AddTrailingMetadata(kLoadTrailer, SerializeForTrailer(observers_.load->Report()));
   if (const auto after = RetryAfter(status)) {
     const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(*after).count();
     context_->AddTrailingMetadata("grpc-retry-pushback-ms", std::to_string(ms));
   }
-  Finish(sent);
+  MutexLock lock(&mutex_);
+  record_.code = code;
+  record_.reason = Reason(status);
+  record_.duration = observers_.clock->Now() - arrival_;
 }
 
 absl::Status GenerateReactor::EndStatus(const absl::Status& status) const {
@@ -169,6 +205,13 @@ void GenerateReactor::OnCancel() {
 }
 
 void GenerateReactor::OnDone() {
+  // Here and not at the end: a log that is slow must hold up neither the pump nor the client.
+  RequestRecord record;
+  {
+    MutexLock lock(&mutex_);
+    record = std::move(record_);
+  }
+  LogRequest(LogLevel::kInfo, record);
   // The last act: the pump may hold the reactor a moment longer.
   const std::shared_ptr<GenerateReactor> self = std::move(self_);
 }

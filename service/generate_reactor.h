@@ -20,31 +20,44 @@
 #include "base/strong_id.h"
 #include "millrace/v1/generation.grpc.pb.h"
 #include "scheduler/engine.h"
+#include "scheduler/request.h"
+#include "service/load_reporter.h"
 #include "service/metrics.h"
+#include "service/request_log.h"
 #include "service/token_sink.h"
 
 namespace millrace {
 
+// Whom every call tells of itself. All outlive the calls.
+struct CallObservers {
+  Metrics* metrics;
+  LoadReporter* load;
+  const Clock* clock;
+};
+
 class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateResponse>,
                               public TokenSink {
  public:
-  // The call that `context` is of. `metrics` outlives it.
+  // The call that `context` is of, which arrived just now.
   static std::shared_ptr<GenerateReactor> Create(grpc::CallbackServerContext* context,
-                                                 Metrics* metrics);
+                                                 const CallObservers& observers);
+
+  TimePoint arrival() const { return arrival_; }
 
   // Ends a call that the engine never saw: trailers only, so that clients and proxies may retry.
   void Refuse(const absl::Status& status);
+  // The caller's name for the request, "" for none.
+  void SetName(const std::string& request_id);
   // Puts what comes before the first token in line; nothing is written before Begin.
-  void SetPrompt(const std::string& request_id, const std::vector<std::uint32_t>& tokens,
-                 bool send_ids);
+  void SetRequest(const std::string& request_id, const Request& request, bool send_ids);
   // The engine has taken the request as `id`: from now on writes, credits and cancels flow.
   void Begin(Engine* engine, RequestId id);
 
   void Deliver(StreamDelta delta) override;
 
  private:
-  GenerateReactor(grpc::CallbackServerContext* context, Metrics* metrics)
-      : context_(context), metrics_(*metrics) {}
+  GenerateReactor(grpc::CallbackServerContext* context, const CallObservers& observers)
+      : context_(context), observers_(observers), arrival_(observers.clock->Now()) {}
 
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
@@ -56,11 +69,14 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
   // Starts the next write, or the end, if it is time.
   void Advance() ABSL_LOCKS_EXCLUDED(mutex_);
   void End(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Counts the end and adds the trailers; right before the status is sent.
+  void CountEnd(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
   // The status the client gets: its own deadline is named even if the cancel arrived first.
   absl::Status EndStatus(const absl::Status& status) const;
 
   grpc::CallbackServerContext* const context_;
-  Metrics& metrics_;
+  const CallObservers observers_;
+  const TimePoint arrival_;
   std::shared_ptr<GenerateReactor> self_;  // until OnDone
 
   Mutex mutex_;
@@ -74,6 +90,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   std::uint64_t delivered_ ABSL_GUARDED_BY(mutex_) = 0;
   std::uint64_t credited_ ABSL_GUARDED_BY(mutex_) = 0;
+  RequestRecord record_ ABSL_GUARDED_BY(mutex_);
   v1::GenerateResponse current_;  // being written; touched only while nothing is
 };
 

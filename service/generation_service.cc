@@ -94,7 +94,8 @@ absl::StatusOr<GenerationService::Serving> GenerationService::Current() const {
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* GenerationService::Generate(
     grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
-  const std::shared_ptr<GenerateReactor> reactor = GenerateReactor::Create(context, &metrics_);
+  const std::shared_ptr<GenerateReactor> reactor =
+      GenerateReactor::Create(context, {.metrics = &metrics_, .load = &load_, .clock = &clock_});
   const absl::Status status = Submit(*request, context, reactor);
   if (!status.ok()) reactor->Refuse(status);
   return reactor.get();
@@ -103,7 +104,8 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* GenerationService::Generate(
 absl::Status GenerationService::Submit(const v1::GenerateRequest& message,
                                        grpc::CallbackServerContext* context,
                                        const std::shared_ptr<GenerateReactor>& reactor) {
-  const TimePoint arrival = clock_.Now();
+  const TimePoint arrival = reactor->arrival();
+  if (message.request_id().size() <= kMaxRequestIdBytes) reactor->SetName(message.request_id());
   if (state() == v1::SERVER_STATE_DRAINING) {
     metrics_.CountShed("draining");
     return absl::UnavailableError("the server is draining");
@@ -122,7 +124,7 @@ absl::Status GenerationService::Submit(const v1::GenerateRequest& message,
     return absl::AlreadyExistsError(
         absl::StrCat("request_id '", name, "' belongs to a request that still runs"));
   }
-  reactor->SetPrompt(name, request.prompt_tokens, message.output().prompt_token_ids());
+  reactor->SetRequest(name, request, message.output().prompt_token_ids());
   request.id = *id;
   const std::uint64_t prompt_tokens = request.prompt_tokens.size();
   const absl::Status status = serving.engine->Submit(std::move(request));

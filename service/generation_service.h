@@ -16,6 +16,7 @@
 #include "millrace/v1/generation.grpc.pb.h"
 #include "scheduler/engine.h"
 #include "service/live_requests.h"
+#include "service/load_reporter.h"
 #include "service/metrics.h"
 #include "service/served_model.h"
 #include "service/trusted_gateways.h"
@@ -25,9 +26,13 @@ namespace millrace {
 class GenerationService final : public v1::GenerationService::CallbackService {
  public:
   // All outlive the service.
-  GenerationService(LiveRequests* live, Metrics* metrics, const Clock* clock,
+  GenerationService(LiveRequests* live, Metrics* metrics, LoadReporter* load, const Clock* clock,
                     TrustedGateways gateways)
-      : live_(*live), metrics_(*metrics), clock_(*clock), gateways_(std::move(gateways)) {}
+      : live_(*live),
+        metrics_(*metrics),
+        load_(*load),
+        clock_(*clock),
+        gateways_(std::move(gateways)) {}
 
   // From now on requests are taken. `engine` outlives the service.
   void Serve(std::shared_ptr<const ServedModel> model, Engine* engine);
@@ -73,6 +78,7 @@ class GenerationService final : public v1::GenerationService::CallbackService {
 
   LiveRequests& live_;
   Metrics& metrics_;
+  LoadReporter& load_;
   const Clock& clock_;
   const TrustedGateways gateways_;
 

@@ -12,7 +12,10 @@
 #include "service/health_service.h"
 #include "service/http_server.h"
 #include "service/live_requests.h"
+#include "service/load_reporter.h"
 #include "service/metrics.h"
+#include "service/orca_service.h"
+#include "service/scaler_service.h"
 #include "service/token_pump.h"
 
 namespace millrace {
@@ -29,7 +32,8 @@ class GrpcServer final : public Server {
   GrpcServer(const ServerOptions& options, const Clock* clock)
       : clock_(*clock),
         metrics_(options.version),
-        generation_(&live_, &metrics_, clock, options.gateways) {}
+        load_(clock),
+        generation_(&live_, &metrics_, &load_, clock, options.gateways) {}
 
   ~GrpcServer() override { ShutDown(Duration::zero()); }
 
@@ -49,6 +53,8 @@ class GrpcServer final : public Server {
     builder.SetMaxReceiveMessageSize(kMaxReceiveBytes);
     builder.RegisterService(&generation_);
     builder.RegisterService(&health_);
+    builder.RegisterService(&scaler_);
+    builder.RegisterService(&orca_);
     grpc_ = builder.BuildAndStart();
     if (grpc_ == nullptr || port == 0) {
       return absl::UnavailableError(
@@ -66,7 +72,9 @@ class GrpcServer final : public Server {
   void Serve(std::shared_ptr<const ServedModel> model, Engine* engine, TokenChannel* channel,
              std::int32_t block_size, std::function<void()> at_end) override {
     engine_ = engine;
-    pump_ = std::make_unique<TokenPump>(channel, &live_, &metrics_);
+    load_.Serve(engine);
+    pump_ =
+        std::make_unique<TokenPump>(channel, &live_, &metrics_, [this] { scaler_.LoadChanged(); });
     pump_->Start(std::move(at_end));
     metrics_.SetModel(model->info, engine, block_size);
     generation_.Serve(std::move(model), engine);
@@ -83,6 +91,8 @@ class GrpcServer final : public Server {
       pump_->Join();
     }
     health_.EndWatches();
+    scaler_.EndStreams();
+    orca_.EndStreams();
     grpc_->Shutdown(std::chrono::system_clock::now() + kGrpcGrace);
     grpc_->Wait();
     grpc_.reset();
@@ -93,7 +103,10 @@ class GrpcServer final : public Server {
   const Clock& clock_;
   LiveRequests live_;
   Metrics metrics_;
+  LoadReporter load_;
   HealthService health_;
+  ScalerService scaler_{&load_};
+  OrcaService orca_{&load_};
   GenerationService generation_;
   std::unique_ptr<TokenPump> pump_;
   Engine* engine_ = nullptr;

@@ -43,6 +43,7 @@ void TokenPump::Handle(EngineOutput output) {
     Handle(stream, std::move(event));
     if (last) streams_.erase(id);
   }
+  if (load_changed_) load_changed_();
 }
 
 TokenPump::Stream* TokenPump::Find(RequestId id) {
@@ -62,11 +63,12 @@ void TokenPump::Handle(Stream* stream, TokenEvent event) {
     OnFinished(stream, std::move(*finished), event.at);
   } else if (auto* failed = std::get_if<FailedEvent>(&event.what)) {
     const std::string cause = CauseOf(failed->status);
-    OnFailed(stream, std::move(failed->status), cause);
-  } else if (std::holds_alternative<CancelledEvent>(event.what)) {
-    OnFailed(stream, absl::CancelledError("the client cancelled"), "cancel");
+    OnFailed(stream, std::move(failed->status), cause, failed->usage);
+  } else if (const auto* cancelled = std::get_if<CancelledEvent>(&event.what)) {
+    OnFailed(stream, absl::CancelledError("the client cancelled"), "cancel", cancelled->usage);
   } else {
-    OnFailed(stream, absl::UnavailableError("the server stopped before the end"), "shutdown");
+    OnFailed(stream, absl::UnavailableError("the server stopped before the end"), "shutdown",
+             std::get<ShutDownEvent>(event.what).usage);
   }
 }
 
@@ -103,17 +105,22 @@ void TokenPump::OnFinished(Stream* stream, FinishedEvent event, TimePoint at) {
   StreamDelta delta;
   delta.index = event.index;
   delta.text = stream->At(event.index)->decoder.Finish();
-  if (event.last) delta.end = absl::OkStatus();
+  if (event.last) {
+    delta.end = absl::OkStatus();
+    delta.usage = event.usage;
+  }
   delta.finish = std::move(event);
   stream->request.sink->Deliver(std::move(delta));
 }
 
-void TokenPump::OnFailed(Stream* stream, absl::Status status, const std::string& cause) {
+void TokenPump::OnFailed(Stream* stream, absl::Status status, const std::string& cause,
+                         const RequestUsage& usage) {
   if (stream->tokens > 0) metrics_.CountWasted(cause, stream->tokens);
   // Somebody with less in the queue took its place.
   if (absl::IsResourceExhausted(status)) metrics_.CountShed("displaced");
   StreamDelta delta;
   delta.end = std::move(status);
+  delta.usage = usage;
   stream->request.sink->Deliver(std::move(delta));
 }
 

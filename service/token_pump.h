@@ -11,6 +11,7 @@
 #include <string>
 #include <thread>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -24,9 +25,14 @@ namespace millrace {
 
 class TokenPump {
  public:
-  // All outlive the pump.
-  TokenPump(TokenChannel* channel, LiveRequests* live, Metrics* metrics)
-      : channel_(*channel), live_(*live), metrics_(*metrics) {}
+  // All outlive the pump. `load_changed`, if given, is called on the pump's thread after everything
+  // that the engine publishes with a step or an event, and must not wait.
+  TokenPump(TokenChannel* channel, LiveRequests* live, Metrics* metrics,
+            std::function<void()> load_changed = nullptr)
+      : channel_(*channel),
+        live_(*live),
+        metrics_(*metrics),
+        load_changed_(std::move(load_changed)) {}
   ~TokenPump() { Join(); }
 
   // `at_end` is called once, on the pump's thread, when the channel has ended.
@@ -56,12 +62,14 @@ class TokenPump {
   void ObserveTimes(Stream* stream, Answer* answer, std::uint64_t count, TimePoint at);
   void OnTokens(Stream* stream, TokensEvent event, TimePoint at);
   void OnFinished(Stream* stream, FinishedEvent event, TimePoint at);
-  void OnFailed(Stream* stream, absl::Status status, const std::string& cause);
+  void OnFailed(Stream* stream, absl::Status status, const std::string& cause,
+                const RequestUsage& usage);
   Stream* Find(RequestId id);
 
   TokenChannel& channel_;
   LiveRequests& live_;
   Metrics& metrics_;
+  const std::function<void()> load_changed_;
   std::thread thread_;
   std::unordered_map<RequestId, Stream> streams_;  // pump thread only
 };

@@ -22,6 +22,8 @@ struct StreamDelta {
   std::optional<FinishedEvent> finish;
   // The end of the stream; OK after the last finish.
   std::optional<absl::Status> end;
+  // What the request used; with an `end`.
+  std::optional<RequestUsage> usage;
 };
 
 // Thread-safe: the pump delivers while the protocol's own threads write.
