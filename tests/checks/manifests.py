@@ -321,10 +321,11 @@ def check_scaling(m, facts):
         wanted = f"{service['name']}.{service['namespace']}.svc.cluster.local:{m.port('listen')}"
         if trigger["metadata"]["scalerAddress"] != wanted:
             yield f"KEDA would ask {trigger['metadata']['scalerAddress']}; the servers are {wanted}"
-        if "externalscaler.ExternalScaler" in facts.services:
-            complaint = facts.ask_scaler(trigger["metadata"])
-            if complaint:
-                yield f"the server refuses the metadata of the ScaledObject: {complaint}"
+        if trigger.get("metricType") != "Value":
+            yield "KEDA would take one server's load for the sum of all (docs/adr/0016-one-load-for-the-scaler.md)"
+        complaint = facts.ask_scaler(trigger["metadata"])
+        if complaint:
+            yield f"the server refuses the metadata of the ScaledObject: {complaint}"
 
 
 def unknown_metrics(where, expression, facts):
