@@ -34,15 +34,21 @@ absl::StatusOr<double> ParseTarget(const Key& key, const std::string& text) {
                                                  "'; want a number above 0, at most ", key.most));
 }
 
+// nullptr: there is none of that name.
+const Key* FindKey(const std::string& name) {
+  const auto* const key =
+      std::find_if(kKeys.begin(), kKeys.end(), [&name](const Key& k) { return k.name == name; });
+  return key == kKeys.end() ? nullptr : key;
+}
+
 }  // namespace
 
 absl::StatusOr<ScalerTargets> ParseScalerTargets(
     const std::map<std::string, std::string>& metadata) {
   ScalerTargets targets;
   for (const auto& [name, text] : metadata) {
-    const auto* const key =
-        std::find_if(kKeys.begin(), kKeys.end(), [&name](const Key& k) { return k.name == name; });
-    if (key != kKeys.end()) {
+    const Key* const key = FindKey(name);
+    if (key != nullptr) {
       MILLRACE_ASSIGN_OR_RETURN(targets.*(key->target), ParseTarget(*key, text));
     } else if (name.starts_with("target")) {
       // A slip of the pen must not leave a default in place.
