@@ -109,6 +109,10 @@ class ThreadedEngine final : public Engine {
     // What was accepted while a step runs waits too.
     load.waiting = queue_.total().sequences;
     load.waiting_prompt_tokens = queue_.total().prompt_tokens;
+    // An idle engine publishes nothing, and one in a long step nothing for long: time goes on.
+    const TimePoint now = clock_->Now();
+    if (now - load.last_step > kRateWindow) load.tokens_per_second = 0;
+    if (oldest_arrival_ != kNoDeadline) load.oldest_wait = now - oldest_arrival_;
     return load;
   }
 
@@ -296,8 +300,7 @@ class ThreadedEngine final : public Engine {
       published_.kv_blocks_used = scheduler_->kv().num_blocks() - scheduler_->kv().num_free();
       published_.kv_blocks_cached = scheduler_->kv().num_cached();
       published_.tokens_per_second = rate_.PerSecond(now);
-      const TimePoint oldest = scheduler_->oldest_arrival();
-      published_.oldest_wait = oldest == kNoDeadline ? Duration::zero() : now - oldest;
+      oldest_arrival_ = scheduler_->oldest_arrival();
       published_.last_step = last_step_;
     }
     if (!output.events.empty() || output.has_step) out_->Send(std::move(output));
@@ -312,6 +315,7 @@ class ThreadedEngine final : public Engine {
 
   mutable Mutex mutex_;
   LoadSnapshot published_ ABSL_GUARDED_BY(mutex_);
+  TimePoint oldest_arrival_ ABSL_GUARDED_BY(mutex_) = kNoDeadline;  // of those that wait
   QueueView unseen_ ABSL_GUARDED_BY(mutex_);  // accepted, and not yet in what was published
   QueueView queue_ ABSL_GUARDED_BY(mutex_);   // what was published, and unseen_
 

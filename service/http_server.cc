@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
+#include "base/thread_name.h"
 
 namespace millrace {
 namespace {
@@ -70,7 +71,10 @@ class HttplibServer final : public HttpServer {
                                                  "machine?"));
     }
     address_ = FormatHostPort(got);
-    thread_ = std::thread([this] { server_.listen_after_bind(); });
+    thread_ = std::thread([this] {
+      NameThisThread("http");  // its pool's threads take the name from it
+      server_.listen_after_bind();
+    });
     running_.get_future().wait();
     return absl::OkStatus();
   }

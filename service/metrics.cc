@@ -1,9 +1,9 @@
 #include "service/metrics.h"
 
-#include <prometheus/text_serializer.h>
-
 #include <utility>
 #include <vector>
+
+#include "service/text_exposition.h"
 
 namespace millrace {
 namespace {
@@ -50,6 +50,12 @@ constexpr char kForward[] = "millrace_forward_tokens_total";
 constexpr char kForwardHelp[] = "Tokens computed, by the path through the feed-forward layers";
 constexpr char kStep[] = "millrace_step_seconds";
 constexpr char kStepHelp[] = "Time of a step, by phase";
+
+// Every cause there is. Each is shown from the start at 0: Prometheus sees no increase in a series
+// that begins at 1.
+constexpr const char* kShedCauses[] = {"queue_full", "deadline", "displaced", "draining"};
+constexpr const char* kWasteCauses[] = {"preemption",  "ended",    "cancel", "deadline",
+                                        "slow_reader", "shutdown", "failure"};
 
 }  // namespace
 
@@ -98,7 +104,10 @@ Metrics::Metrics(const std::string& version)
       active_experts_(OneHistogram(&registry_, "millrace_moe_active_experts",
                                    "Experts with rows, by layer and step", Small())),
       rows_per_expert_(OneHistogram(&registry_, "millrace_moe_rows_per_expert",
-                                    "Rows of an expert with rows, by layer and step", Small())) {}
+                                    "Rows of an expert with rows, by layer and step", Small())) {
+  for (const char* cause : kShedCauses) sheds_.Add({{"cause", cause}});
+  for (const char* cause : kWasteCauses) wasted_.Add({{"cause", cause}});
+}
 
 void Metrics::SetModel(const v1::ModelInfo& model, const Engine* engine, std::int32_t block_size) {
   load_.SetModel(model, engine, block_size);
@@ -173,7 +182,7 @@ std::string Metrics::Scrape() const {
       families.push_back(std::move(family));
     }
   }
-  return prometheus::TextSerializer().Serialize(families);
+  return TextExposition(families);
 }
 
 }  // namespace millrace

@@ -43,7 +43,8 @@ std::vector<prometheus::MetricFamily> RequestLedger::Collect() const {
     AddCounter(&received, {{"method", name}}, static_cast<double>(methods[m].received));
     AddGauge(&in_flight, {{"method", name}}, static_cast<double>(methods[m].in_flight));
     for (std::size_t c = 0; c < kCodes; ++c) {
-      if (methods[m].answered[c] == 0) continue;
+      // OK is always there, so that a share of the calls that ended has something to divide by.
+      if (methods[m].answered[c] == 0 && c != 0) continue;
       const std::string code(CodeName(static_cast<grpc::StatusCode>(c)));
       AddCounter(&answered, {{"method", name}, {"code", code}},
                  static_cast<double>(methods[m].answered[c]));
