@@ -22,6 +22,10 @@ from harness import CALL_SECONDS, LONG, ROOT, Collected, Server, assert_conserve
 SERVERS = 3
 # Two cores, three servers, Envoy and the callers: a thread each.
 FLAGS = ["--threads", 1, "--log-level", "warning", "--gateway", "127.0.0.0/8"]
+# Takes a second alone: long after its first message a stream of so many tokens still runs. (The context is 2 048.)
+LONG_STREAM = 1900
+# Streams open at once to see how they are shared out: 80 for each server, of which it runs 64.
+WAVE = 240
 METHOD = "/millrace.v1.GenerationService/"
 TENANT = "x-gateway-inference-fairness-id"
 
@@ -45,8 +49,9 @@ def tokens(count):
 
 
 def own_channel(target, credentials=None):
-    """A channel with a connection of its own: Envoy's workers share out connections."""
-    options = [("grpc.use_local_subchannel_pool", 1)]
+    """A channel with a connection of its own (Envoy's workers share out connections) that does not wait long for a balancer."""
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.initial_reconnect_backoff_ms", 50),
+               ("grpc.min_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200)]
     if credentials is None:
         return grpc.insecure_channel(target, options)
     return grpc.secure_channel(target, credentials, options)
@@ -178,9 +183,12 @@ class Balancer(unittest.TestCase):
         waves = []
         with own_channel(self.envoy.target) as other:
             stubs = [self.stub, pb_grpc.GenerationServiceStub(other)]
+            # Streams that wait for Envoy's first connection to a server do not count yet, so a cold burst is less even.
+            for stub in stubs * 12:
+                stub.GetLoad(pb.GetLoadRequest())
             for _ in range(100 if LONG else 5):
-                streams = [stubs[i % 2].Generate(request([i + 1], stopping=tokens(1500))) for i in range(120)]
-                wait_until("all streams are open", lambda: sum(map(in_flight, self.cluster.servers)) == 120)
+                streams = [stubs[i % 2].Generate(request([i + 1], stopping=tokens(1500))) for i in range(WAVE)]
+                wait_until("all streams are open", lambda: sum(map(in_flight, self.cluster.servers)) == WAVE)
                 waves.append([in_flight(server) for server in self.cluster.servers])
                 for stream in streams:
                     stream.cancel()
@@ -281,16 +289,16 @@ class Balancer(unittest.TestCase):
             self.assertEqual(envoy.stats("upstream_rq_retry$")["cluster.millrace.upstream_rq_retry"], 0)
 
     def test_what_callers_do_wrong_ejects_no_server(self):
-        for _ in range(20):
+        # One kind after the other: an outlier is who errs some times in a row.
+        for _ in range(40):
             with expect_status(self, grpc.StatusCode.UNIMPLEMENTED):
                 list(self.stub.Resume(pb.ResumeRequest(request_id="x")))
-            with expect_status(self, grpc.StatusCode.INVALID_ARGUMENT):
-                list(self.stub.Generate(request([])))
+        for _ in range(20):
             with expect_status(self, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED):
                 list(self.stub.Generate(request([1], stopping=tokens(2000)), timeout=0.02))
         self.assertEqual(self.envoy.healthy(), set(self.cluster.targets))
         ejected = self.envoy.stats("cluster.millrace.outlier_detection.ejections_active")
-        self.assertEqual(set(ejected.values()), {0})
+        self.assertEqual(ejected, {"cluster.millrace.outlier_detection.ejections_active": 0})
 
     def http(self, method, body, context=None, headers=(), raw=False):
         """The answer to a POST, and its connection, which the caller closes."""
@@ -315,7 +323,8 @@ class Balancer(unittest.TestCase):
             self.assertIn("temperature", error["message"])
 
     def test_a_stream_in_json_comes_line_by_line_while_it_is_generated(self):
-        body = {"text": "Once upon a time", "sampling": {"temperature": 0}, "stopping": {"max_new_tokens": 400, "ignore_eos": True}}
+        body = {"text": "Once upon a time", "sampling": {"temperature": 0},
+                "stopping": {"max_new_tokens": LONG_STREAM, "ignore_eos": True}}
         answer, connection = self.http("Generate", body)
         with contextlib.closing(connection):
             self.assertEqual(answer.status, 200)
@@ -323,8 +332,8 @@ class Balancer(unittest.TestCase):
             self.assertEqual(sum(in_flight(server) for server in self.cluster.servers), 1, "the first line came before the end")
             messages = [first, *map(json.loads, answer)]
         text = "".join(m.get("text", "") for m in messages)
-        self.assertEqual(text, generate_through(self.stub, "Once upon a time", 400).text)
-        self.assertEqual(messages[-1]["usage"]["completion_tokens"], 400)
+        self.assertEqual(text, generate_through(self.stub, "Once upon a time", LONG_STREAM).text)
+        self.assertEqual(messages[-1]["usage"]["completion_tokens"], LONG_STREAM)
 
     def test_a_caller_that_leaves_ends_its_stream_at_the_server(self):
         body = {"text": "Once", "stopping": {"max_new_tokens": 2000, "ignore_eos": True}}
@@ -457,10 +466,10 @@ class OtherBalancers(unittest.TestCase):
                 stub = pb_grpc.GenerationServiceStub(channel)
                 info = stub.GetModelInfo(pb.GetModelInfoRequest(), wait_for_ready=True, timeout=CALL_SECONDS)
                 self.assertEqual(info.vocab_size, self.cluster.servers[0].stub.GetModelInfo(pb.GetModelInfoRequest()).vocab_size)
-                stream = stub.Generate(request([1, 2], stopping=tokens(400)), timeout=CALL_SECONDS)
+                stream = stub.Generate(request([1, 2], stopping=tokens(LONG_STREAM)), timeout=CALL_SECONDS)
                 first = next(stream)
                 self.assertEqual(sum(in_flight(server) for server in self.cluster.servers), 1, "the first message came before the end")
-                self.assertEqual(sum(len(m.token_ids) for m in [first, *stream]), 400)
+                self.assertEqual(sum(len(m.token_ids) for m in [first, *stream]), LONG_STREAM)
             with own_channel(f"127.0.0.1:{self.port}", grpc.ssl_channel_credentials(self.authority.certificate.read_bytes())) as channel:
                 with self.assertRaises(grpc.RpcError):
                     pb_grpc.GenerationServiceStub(channel).GetLoad(pb.GetLoadRequest(), timeout=CALL_SECONDS)
