@@ -86,8 +86,8 @@ class Prometheus(Tool):
         self.folder = tempfile.TemporaryDirectory(prefix="millrace-prometheus-")
         root = pathlib.Path(self.folder.name)
         config = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
-        config["global"] = {"scrape_interval": f"{int(SCRAPE_SECONDS * 1000)}ms", "scrape_timeout": f"{int(SCRAPE_SECONDS * 1000)}ms",
-                            "evaluation_interval": f"{int(SCRAPE_SECONDS * 1000)}ms"}
+        often = f"{int(SCRAPE_SECONDS * 1000)}ms"
+        config["global"] = dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), often)
         config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [alertmanager] if alertmanager else []
         (root / "prometheus.yml").write_text(yaml.safe_dump(config))
         (root / "rules").mkdir()
