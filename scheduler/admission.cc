@@ -85,9 +85,11 @@ absl::Status CheckQueue(const Request& request, const LoadSnapshot& snapshot,
 // A price that was too high must not refuse what would correct it.
 LoadSnapshot WithPricesAt(TimePoint now, LoadSnapshot snapshot, const QueueView& queue) {
   const bool idle = snapshot.running == 0 && queue.total().sequences == 0;
-  if (!idle || now - snapshot.last_step < CostModel::kKeeps) return snapshot;
-  snapshot.prefill_seconds_per_token = snapshot.lowest_prefill_seconds;
-  snapshot.decode_seconds_per_token = snapshot.lowest_decode_seconds;
+  const Duration silence = now - snapshot.last_step;
+  if (!idle || silence < CostModel::kKeeps) return snapshot;
+  const double fade = CostModel::Fade(silence);
+  snapshot.prefill_seconds_per_token = fade * snapshot.lowest_prefill_seconds;
+  snapshot.decode_seconds_per_token = fade * snapshot.lowest_decode_seconds;
   return snapshot;
 }
 

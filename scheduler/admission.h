@@ -22,7 +22,8 @@ Duration PredictFirstToken(const Request& request, const LoadSnapshot& snapshot,
 // RESOURCE_EXHAUSTED, with a hint when to come again, when the queue is full in sequences or in
 // prompt tokens and the tenant has its share of it, or when the first token and the min_new_tokens
 // after it would come after the deadline. Where nothing runs or waits, and nothing did for
-// CostModel::kKeeps, they are judged by the lowest prices that there ever were.
+// CostModel::kKeeps, they are judged by the lowest prices that there ever were,
+// and those fade (CostModel::Age).
 // `queue` is all that waits, also what was accepted since the snapshot.
 absl::Status Admit(const Request& request, const LoadSnapshot& snapshot, const QueueView& queue,
                    const SchedulerOptions& options, const RunnerInfo& runner);

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <utility>
 
 namespace millrace {
 namespace {
@@ -30,17 +29,21 @@ void Blend(double sample, double* estimate, double newest = kNewest) {
 
 }  // namespace
 
-// After a silence the first sample counts alone, for nothing is blended with what is old.
 void CostModel::Price::Learn(double sample) {
   sample = Plausible(sample, now);
-  if (std::exchange(old, false)) now = sample;
-  Blend(sample, &now);
+  if (fresh == 0) {
+    now = sample;
+  } else if (fresh == 1) {
+    now = std::min(now, sample);
+  } else {
+    Blend(sample, &now);
+  }
+  fresh = std::min(fresh + 1, kEnough);
   Note();
 }
 
 void CostModel::Price::Note() {
-  samples = std::min(samples + 1, kMany);
-  lowest = lowest == 0 ? now : std::min(lowest, now);
+  if (fresh == kEnough) lowest = lowest == 0 ? now : std::min(lowest, now);
 }
 
 void CostModel::Observe(std::int32_t prefill_tokens, std::int32_t decode_tokens,
@@ -52,7 +55,7 @@ void CostModel::Observe(std::int32_t prefill_tokens, std::int32_t decode_tokens,
     decode_.Learn(seconds);  // at most that
   } else if (decode_tokens == 0 || decode_.now == 0) {
     ObservePrefill(prefill_tokens, seconds);
-  } else if (prefill_.now == 0 || (prefill_.old && prefill_tokens >= kMinChunk)) {
+  } else if (prefill_.now == 0 || (prefill_.fresh == 0 && prefill_tokens >= kMinChunk)) {
     // What the streams would have cost by themselves belongs to them, but the prompt had a part: a
     // price near zero would hardly grow.
     ObservePrefill(prefill_tokens, std::max(seconds - decode_.now, seconds / 4));
@@ -63,25 +66,24 @@ void CostModel::Observe(std::int32_t prefill_tokens, std::int32_t decode_tokens,
 
 void CostModel::ObservePrefill(std::int32_t prefill_tokens, double seconds) {
   if (prefill_tokens < kMinChunk) return;
-  const double sample = seconds / prefill_tokens;
-  // The first step may have been slow for reasons of its own.
-  if (prefill_.samples == 1) prefill_.now = std::min(prefill_.now, sample);
-  prefill_.Learn(sample);
+  prefill_.Learn(seconds / prefill_tokens);
 }
 
 // Both estimates move by their shares of what was expected (the normalised least mean squares): a
 // chunk of one token says nearly nothing about prompts, one of a thousand nearly nothing about
 // streams, and an estimate that is far off comes back whatever it makes of the chunks.
 void CostModel::ObserveBoth(std::int32_t prefill_tokens, double seconds) {
+  // An old price of streams is at most what they and a prompt took together.
+  if (decode_.fresh == 0) decode_.now = std::min(decode_.now, seconds);
   const double prefill = prefill_tokens * prefill_.now;
   const double expected = decode_.now + prefill;
   Blend(std::abs(seconds - expected), &deviation_, kNewestDeviation);
   const double off = kNewest * (Plausible(seconds, expected) / expected - 1);
   decode_.now *= 1 + off * (decode_.now / expected);
   prefill_.now *= 1 + off * (prefill / expected);
+  if (prefill_.fresh > 0) prefill_.fresh = kEnough;
   decode_.Note();
   prefill_.Note();
-  prefill_.samples = std::max(prefill_.samples, kEnough);
 }
 
 void CostModel::ObserveTurns(std::int32_t admitted, Duration waited) {
@@ -89,17 +91,25 @@ void CostModel::ObserveTurns(std::int32_t admitted, Duration waited) {
   turns_ = (1 - kNewest) * turns_ + admitted;
 }
 
-void CostModel::Age() { decode_.old = prefill_.old = true; }
+double CostModel::Fade(Duration silence) {
+  return ToSeconds(kKeeps) / std::max(ToSeconds(silence), ToSeconds(kKeeps));
+}
+
+void CostModel::Age(Duration silence) {
+  for (Price* const price : {&decode_, &prefill_}) {
+    price->fresh = 0;
+    price->fade = Fade(silence);
+  }
+}
 
 Duration CostModel::Predict(std::int64_t prefill_tokens, std::int64_t decode_tokens) const {
-  const double price = knows_prefill() ? prefill_.Judged() : 0;
-  return FromSeconds(static_cast<double>(prefill_tokens) * price +
+  return FromSeconds(static_cast<double>(prefill_tokens) * prefill_.Judged() +
                      static_cast<double>(decode_tokens) * decode_.Judged());
 }
 
 double CostModel::PrefillPace(std::int32_t decode_tokens, Duration target,
                               std::int32_t limit) const {
-  if (!knows_prefill()) return 0;
+  if (prefill_.fresh < kEnough) return 0;
   if (decode_tokens == 0) return prefill_.now;
   return prefill_.now + decode_.now / PrefillBudget(decode_tokens, target, limit);
 }

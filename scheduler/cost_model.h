@@ -25,9 +25,11 @@ class CostModel {
   // So many sequences were admitted in the `waited` since others were, while sequences waited.
   void ObserveTurns(std::int32_t admitted, Duration waited);
 
-  // Nothing ran for kKeeps. Until a step tells them anew, prices are the lowest that they ever
-  // were: judged by one that was too high, a call is refused that would have corrected it.
-  void Age();
+  // Nothing ran for `silence`, kKeeps or longer. Until two steps tell them anew, prices are the
+  // lowest that they ever were, times Fade(silence): judged by one that was too high, a call is
+  // refused that would have corrected it, so sooner or later every call is let in.
+  void Age(Duration silence);
+  static double Fade(Duration silence);
 
   // How long `prefill_tokens` of prompts and then `decode_tokens` steps take, one after the other,
   // if steps do nothing else; zero while nothing is known, so that nobody is judged by a guess.
@@ -37,9 +39,9 @@ class CostModel {
   // says: how fast prompts really get on. 0: not known.
   double PrefillPace(std::int32_t decode_tokens, Duration target, std::int32_t limit) const;
   double decode_seconds() const { return decode_.now; }
-  // Prices after a silence, as Age says. 0: not known.
-  double lowest_prefill_seconds() const { return prefill_.Lowest(); }
-  double lowest_decode_seconds() const { return decode_.Lowest(); }
+  // That prices ever were. 0: not known.
+  double lowest_prefill_seconds() const { return prefill_.lowest; }
+  double lowest_decode_seconds() const { return decode_.lowest; }
   // Between two admissions while sequences wait. 0: not known.
   double seconds_per_turn() const { return turns_ == 0 ? 0 : turn_seconds_ / turns_; }
 
@@ -50,28 +52,24 @@ class CostModel {
   static constexpr Duration kKeeps = std::chrono::seconds(5);
 
  private:
-  // The lowest of so few may be too high, too.
-  static constexpr std::int32_t kMany = 16;
+  // The first step after a start or a silence may be slow for reasons of its own: nobody is judged
+  // by it alone, and the lower of the first two counts.
+  static constexpr std::int32_t kEnough = 2;
 
   // In seconds.
   struct Price {
-    double now = 0;  // 0: not known
-    double lowest = 0;
-    std::int32_t samples = 0;  // up to kMany
-    bool old = false;
+    double now = 0;          // 0: not known
+    double lowest = 0;       // 0: not known
+    std::int32_t fresh = 0;  // samples since the start or a silence, up to kEnough
+    double fade = 1;         // of the lowest, after a silence
 
-    double Lowest() const { return samples >= kMany ? lowest : 0; }
-    double Judged() const { return old ? Lowest() : now; }
+    double Judged() const { return fresh < kEnough ? lowest * fade : now; }
     void Learn(double sample);
     void Note();  // that `now` has changed
   };
 
-  bool knows_prefill() const { return prefill_.samples >= kEnough; }
   void ObserveBoth(std::int32_t prefill_tokens, double seconds);
   void ObservePrefill(std::int32_t prefill_tokens, double seconds);
-
-  // The first step after a start may be slow for reasons of its own: nobody is judged by so few.
-  static constexpr std::int32_t kEnough = 2;
 
   Price decode_;          // of a step without prompt tokens
   Price prefill_;         // of a prompt token

@@ -50,7 +50,7 @@ struct LoadSnapshot {
   // What was measured; 0: nothing yet.
   double prefill_seconds_per_token = 0;  // as prompts get on beside the streams of now
   double decode_seconds_per_token = 0;   // of a stream
-  // The same after a silence (CostModel::Age); 0: nobody is judged then.
+  // The lowest that they ever were: what a call is judged by after a silence (CostModel::Age).
   double lowest_prefill_seconds = 0;
   double lowest_decode_seconds = 0;
   double seconds_per_turn = 0;              // between two admissions while sequences wait

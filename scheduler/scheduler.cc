@@ -38,7 +38,7 @@ Scheduler::~Scheduler() = default;
 
 void Scheduler::Submit(Request request, TimePoint now) {
   const RequestId id = request.id;
-  if (idle() && now - last_step_ >= CostModel::kKeeps) cost_.Age();
+  if (idle() && now - last_step_ >= CostModel::kKeeps) cost_.Age(now - last_step_);
   auto group = std::make_unique<RequestGroup>();
   group->tenant = shares_.Join(request.tenant);
   group->salt = SaltOf(request);
@@ -183,9 +183,9 @@ bool Scheduler::Doomed(const Sequence& s, std::int32_t known, TimePoint now) con
 
 // Judged before it takes blocks, or counts as one that found some.
 bool Scheduler::DoomedBeforeItBegins(const Sequence& s, TimePoint now) const {
-  if (s.request().deadline == kNoDeadline) return false;
-  const bool looks = UsesCache(s.request());
-  return Doomed(s, looks ? kv_.KnownPositions(s.tokens, s.group->salt) : 0, now);
+  // What is known is looked up for those alone that need it.
+  if (!Doomed(s, 0, now)) return false;
+  return !UsesCache(s.request()) || Doomed(s, kv_.KnownPositions(s.tokens, s.group->salt), now);
 }
 
 void Scheduler::EndDoomed(TimePoint now) {

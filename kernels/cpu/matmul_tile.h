@@ -111,7 +111,7 @@ class StoredTile {
  private:
   static constexpr std::int64_t kDwordBytes =
       static_cast<std::int64_t>(sizeof(Block)) / 4 * 4 * V::kRows;
-  static constexpr int kLines = static_cast<int>(kDwordBytes / kLine);
+  static constexpr int kLines = static_cast<int>((kDwordBytes + kLine - 1) / kLine);
 
   const std::byte* dwords_;
   const std::byte* halves_;
@@ -121,7 +121,6 @@ class StoredTile {
 template <typename V, typename Block>
 struct SuperBlockWalk {
   static constexpr int kGroup = V::kMaxColumns;
-  static constexpr int kQuads = 16;
   // Sub-blocks of 16 values keep more registers alive: beyond four columns they go through memory.
   static constexpr int kDirectColumns =
       SuperBlockTraits<Block>::kSubBlocks == 16 && V::kDirectColumns > 4 ? 4 : V::kDirectColumns;

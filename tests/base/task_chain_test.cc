@@ -68,6 +68,25 @@ class Counted {
   std::atomic<int> out_of_order_{0};
 };
 
+// The first list ends only when the worker that waits behind it has asked.
+TEST(TaskChain, AsksForWhatComesWhileItWaits) {
+  ThreadPool pool(2);
+  TaskChain chain(&pool);
+  std::atomic<int> asked{0};
+  chain.Run(TaskList{1,
+                     [&](std::int64_t, int) {
+                       for (int seen = 0; seen < 3; seen = asked) asked.wait(seen);
+                     }},
+            AheadTaskList{2, [](std::int64_t, std::int64_t) {},
+                          [&](std::int64_t) {
+                            return [&asked] {
+                              ++asked;
+                              asked.notify_one();
+                            };
+                          }});
+  EXPECT_GE(asked, 3);
+}
+
 class TaskChainOf : public ::testing::TestWithParam<int> {};
 
 TEST_P(TaskChainOf, DoesEachTaskOnceAndListsInOrder) {

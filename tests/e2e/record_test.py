@@ -85,7 +85,7 @@ class Record(unittest.TestCase):
             self.assertEqual(replay(self.folder / "cut.jsonl").returncode, 0)
 
     def test_bad_files_are_told_in_one_line(self):
-        for text, code in (("", 1), ("no json\n", 1), ("[1]\n", 1), ('["millrace-trace",1,{}]\n', 1),
+        for text, code in (("", 1), ("no json\n", 1), ("[1]\n", 1), ('["millrace-trace",2,{}]\n', 1),
                            ('["millrace-trace",9,{}]\n', 1)):
             (self.folder / "bad").write_text(text)
             done = replay(self.folder / "bad")

@@ -141,41 +141,47 @@ TEST(CostModel, MeasuresTurns) {
   EXPECT_NEAR(cost.seconds_per_turn(), 0.2, 1e-3);
 }
 
-TEST(CostModel, JudgesByTheLowestPricesAfterASilence) {
-  CostModel cost;
-  for (int i = 0; i < 16; ++i) {
-    cost.Observe(0, 4, milliseconds(20));
-    cost.Observe(100, 0, milliseconds(100));
+class AfterASilence : public ::testing::Test {
+ protected:
+  // 1 ms a prompt token and 20 ms a step, then a bad minute.
+  AfterASilence() {
+    for (int i = 0; i < 3; ++i) Observe(20, 100);
+    for (int i = 0; i < 30; ++i) Observe(2000, 50'000);
+    EXPECT_GT(cost_.Predict(100, 10), milliseconds(30'000));
   }
-  for (int i = 0; i < 30; ++i) {
-    cost.Observe(0, 4, milliseconds(2000));
-    cost.Observe(100, 0, milliseconds(50'000));
+  void Observe(int decode_ms, int prefill_ms) {
+    cost_.Observe(0, 4, milliseconds(decode_ms));
+    cost_.Observe(100, 0, milliseconds(prefill_ms));
   }
-  EXPECT_GT(cost.Predict(100, 10), milliseconds(30'000));
-  cost.Age();
-  EXPECT_NEAR(ToSeconds(cost.Predict(100, 10)), 0.1 + 0.2, 0.001);
-  // The first sample of each says what it costs now.
-  cost.Observe(100, 0, milliseconds(200));
-  EXPECT_NEAR(ToSeconds(cost.Predict(100, 10)), 0.2 + 0.2, 0.001);
-  cost.Observe(0, 4, milliseconds(30));
-  EXPECT_NEAR(ToSeconds(cost.Predict(100, 10)), 0.2 + 0.3, 0.001);
+  double Predicted() const { return ToSeconds(cost_.Predict(100, 10)); }
+
+  CostModel cost_;
+};
+
+TEST_F(AfterASilence, JudgesByTheLowestPrices) {
+  cost_.Age(std::chrono::seconds(5));
+  EXPECT_NEAR(Predicted(), 0.1 + 0.2, 0.001);
 }
 
-TEST(CostModel, LearnsOldPricesBesideStreamsToo) {
-  CostModel cost;
-  cost.Observe(0, 1, milliseconds(20));
-  for (int i = 0; i < 3; ++i) cost.Observe(100, 0, milliseconds(50'000));
-  cost.Age();
-  cost.Observe(0, 1, milliseconds(20));
-  cost.Observe(100, 1, milliseconds(70));
-  EXPECT_NEAR(ToSeconds(cost.Predict(100, 0)), 0.05, 0.001);
+TEST_F(AfterASilence, TheLowerOfTwoNewSamplesCounts) {
+  cost_.Age(std::chrono::seconds(5));
+  Observe(2000, 50'000);  // as slow as before: the first step may be so for reasons of its own
+  EXPECT_NEAR(Predicted(), 0.1 + 0.2, 0.001);
+  Observe(30, 200);
+  EXPECT_NEAR(Predicted(), 0.2 + 0.3, 0.001);
 }
 
-TEST(CostModel, JudgesNobodyAfterASilenceByTooFewSamples) {
-  CostModel cost;
-  for (int i = 0; i < 3; ++i) cost.Observe(100, 0, milliseconds(50'000));
-  cost.Age();
-  EXPECT_EQ(cost.Predict(100, 10), Duration::zero());
+TEST_F(AfterASilence, PricesFade) {
+  cost_.Age(std::chrono::seconds(50));
+  EXPECT_NEAR(Predicted(), 0.01 + 0.02, 0.001);
+}
+
+TEST_F(AfterASilence, IsLearnedBesideStreamsToo) {
+  cost_.Age(std::chrono::seconds(5));
+  for (int i = 0; i < 2; ++i) cost_.Observe(100, 0, milliseconds(100));
+  cost_.Observe(100, 1, milliseconds(120));  // an old step of 2 s cannot be true
+  EXPECT_LE(cost_.decode_seconds(), 0.12);
+  EXPECT_NEAR(ToSeconds(cost_.Predict(100, 0)), 0.1, 0.02);
 }
 
 }  // namespace

@@ -156,6 +156,25 @@ TEST(Order, NoPromptTokenIsComputedForACallThatCannotMeetItsDeadline) {
   EXPECT_TRUE(driver.received(3).finished.has_value());
 }
 
+// A prompt that is known but for its end costs what that costs.
+TEST(Order, WhatTheCacheKnowsSavesACallFromItsDeadline) {
+  SchedulerDriver driver(SmallOptions(), SmallRunner());
+  driver.Submit(MakeRequest(1, 200, 1));
+  driver.RunToEnd();  // and teaches what prompts cost
+  Request again = MakeRequest(1, 200, 1);
+  again.id = RequestId(2);
+  again.deadline = driver.now() + milliseconds(3);  // the whole prompt takes seven
+  driver.Submit(again);
+  driver.RunToEnd();
+  EXPECT_TRUE(driver.received(2).finished.has_value());
+  Request other = MakeRequest(3, 200, 1);
+  other.deadline = driver.now() + milliseconds(3);
+  driver.Submit(other);
+  driver.RunToEnd();
+  EXPECT_EQ(driver.received(3).failed->code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(driver.received(3).tokens.size(), 0U);
+}
+
 // It had taken the blocks of one whose reader is behind; the step was empty then, and the engine
 // slept though others could run.
 TEST(Order, ADoomedCallThatGotRoomLeavesItToTheNext) {

@@ -201,7 +201,7 @@ MUTANTS = [
     ("prices never get old", "own",
      [(ADMISSION, "  if (!idle ||", "  if (MUTANT || !idle ||")]),
     ("prices are always old", "own",
-     [(ADMISSION, "now - snapshot.last_step < CostModel::kKeeps", "(!MUTANT && now - snapshot.last_step < CostModel::kKeeps)")]),
+     [(ADMISSION, "silence < CostModel::kKeeps", "(!MUTANT && silence < CostModel::kKeeps)")]),
     ("hits of the doomed count", "own",
      [(SCHEDULER, "    if (DoomedBeforeItBegins(*next, pass->now)) {", "    if (MUTANT && DoomedBeforeItBegins(*next, pass->now)) ReserveForAdmission(next, pass);\n    if (DoomedBeforeItBegins(*next, pass->now)) {")]),
     ("a device without memory is a full queue", "own",

@@ -287,6 +287,8 @@ void Simulation::Arrive() {
   if ((old || request.deadline != kNoDeadline) && rng_.Percent(tight)) {
     DrawTightDeadline(load, queue, &request);
   }
+  // After a silence prices fade.
+  const double fade = 5 / std::max(5.0, ToSeconds(now_ - last_step_));
   const absl::Status admitted = Admit(request, load, queue, config_.options, config_.runner);
   if (!admitted.ok()) {
     Require(admitted.code() == absl::StatusCode::kResourceExhausted && RetryAfter(admitted),
@@ -294,8 +296,8 @@ void Simulation::Arrive() {
     if (Reason(admitted) == kDeadlineUnreachable) {
       Require(request.deadline != kNoDeadline, "who has no deadline is not refused for it");
       const double at_best =
-          load.lowest_prefill_seconds * static_cast<double>(request.prompt_tokens.size()) +
-          load.lowest_decode_seconds * request.stopping.min_new_tokens;
+          fade * (load.lowest_prefill_seconds * static_cast<double>(request.prompt_tokens.size()) +
+                  load.lowest_decode_seconds * request.stopping.min_new_tokens);
       Require(!old || at_best + 1e-8 > ToSeconds(request.deadline - now_),
               "after a silence nobody is refused who was ever fast enough");
       return Met(Rare::kRefusedForDeadline);
@@ -309,7 +311,7 @@ void Simulation::Arrive() {
             "a tenant with nothing in a full queue is let in");
     return Met(Rare::kQueueFull);
   }
-  const double own = (old ? load.lowest_prefill_seconds : load.prefill_seconds_per_token) *
+  const double own = (old ? fade * load.lowest_prefill_seconds : load.prefill_seconds_per_token) *
                      static_cast<double>(request.prompt_tokens.size());
   const bool too_late =
       request.deadline != kNoDeadline && own - 1e-8 > ToSeconds(request.deadline - now_);
