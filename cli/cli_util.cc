@@ -17,6 +17,14 @@ std::optional<int> ParseFlags(CLI::App* app, int argc, char** argv) {
   } catch (const CLI::CallForAllHelp&) {
     std::fputs(app->help("", CLI::AppFormatMode::All).c_str(), stdout);
     return 0;
+  } catch (const CLI::ConfigError& error) {
+    // Its words name the format of the file, then what it did not know.
+    std::string name = error.what();
+    name = name.substr(name.find_last_of(' ') + 1);
+    return Fail(app->get_name(),
+                "--config: no flag has the name '" + name + "'; see 'millrace " + app->get_name() +
+                    " --help'",
+                2);
   } catch (const CLI::ParseError& error) {
     return Fail(app->get_name(),
                 std::string(error.what()) + "; see 'millrace " + app->get_name() + " --help'", 2);

@@ -105,6 +105,8 @@ void AddServingFlags(CLI::App* app, ServeOptions* options, Raw* raw) {
       ->capture_default_str();
   app->add_option("--log-format", raw->log_format, "text or json")->capture_default_str();
   app->set_config("--config", "", "A file with these flags: name = value, one a line");
+  // A name with a mistake in it must not leave a default in its place.
+  app->allow_config_extras(CLI::config_extras_mode::error);
   for (std::size_t i = 0; i < kLaterFlags.size(); ++i) {
     app->add_option(std::string(kLaterFlags[i]), raw->later[i], "not built yet in this version");
   }

@@ -84,6 +84,8 @@ class CommandLine(unittest.TestCase):
             config = pathlib.Path(folder) / "serve.toml"
             config.write_text("max-queue = -1\n")
             self.one_line(run_cli("serve", "--model", MODEL, "--config", config), 2, "--max-queue")
+            (pathlib.Path(folder) / "wrong.toml").write_text("max-queues = 5\n")
+            self.one_line(run_cli("serve", "--model", MODEL, "--config", pathlib.Path(folder) / "wrong.toml"), 2, "'max-queues'")
             environment = dict(os.environ, MILLRACE_BLOCK_SIZE="33")
             self.one_line(run_cli("serve", "--model", MODEL, env=environment), 2, "--block-size 33")
             with Server("--config", config, "--max-queue", 5) as server:  # the command line wins
