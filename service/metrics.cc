@@ -1,9 +1,9 @@
 #include "service/metrics.h"
 
+#include <prometheus/text_serializer.h>
+
 #include <utility>
 #include <vector>
-
-#include "service/text_exposition.h"
 
 namespace millrace {
 namespace {
@@ -182,7 +182,7 @@ std::string Metrics::Scrape() const {
       families.push_back(std::move(family));
     }
   }
-  return TextExposition(families);
+  return prometheus::TextSerializer().Serialize(families);
 }
 
 }  // namespace millrace

@@ -3,22 +3,11 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <prometheus/counter.h>
-#include <prometheus/gauge.h>
-#include <prometheus/histogram.h>
-#include <prometheus/registry.h>
-#include <prometheus/text_serializer.h>
 
 #include <atomic>
-#include <cstdlib>
-#include <limits>
-#include <sstream>
 #include <string>
 #include <thread>
-#include <utility>
 #include <vector>
-
-#include "service/text_exposition.h"
 
 namespace millrace {
 namespace {
@@ -128,43 +117,6 @@ TEST(Metrics, CountsAStepOnThePathItTook) {
         "millrace_moe_rows_per_expert_bucket{le=\"8\"} 5"}) {
     EXPECT_THAT(scrape, HasSubstr(line));
   }
-}
-
-// The parts of a line: the series, and its value.
-std::pair<std::string, double> Parts(const std::string& line) {
-  const std::size_t space = line.rfind(' ');
-  return {line.substr(0, space), std::strtod(line.c_str() + space, nullptr)};
-}
-
-TEST(TextExposition, SaysWhatTheWriterOfTheLibrarySays) {
-  prometheus::Registry registry;
-  auto& counter = prometheus::BuildCounter().Name("a_total").Help("back\\slash").Register(registry);
-  counter.Add({}).Increment(3);
-  counter.Add({{"x", "quote\" line\n back\\"}, {"y", ""}}).Increment(0.1);
-  counter.Add({{"x", "large"}}).Increment(1e18);
-  auto& gauge = prometheus::BuildGauge().Name("b").Help("").Register(registry);
-  gauge.Add({{"x", "1"}}).Set(-1234567.25);
-  gauge.Add({{"x", "2"}}).Set(1796000000.125);
-  gauge.Add({{"x", "3"}}).Set(std::numeric_limits<double>::infinity());
-  gauge.Add({{"x", "4"}}).Set(-1e-9);
-  auto& histogram = prometheus::BuildHistogram()
-                        .Name("c_seconds")
-                        .Help("h")
-                        .Register(registry)
-                        .Add({{"phase", "p"}}, std::vector<double>{0.0005, 0.25, 1, 131072});
-  for (const double value : {0.0001, 0.3, 1.0, 1e9}) histogram.Observe(value);
-  const auto families = registry.Collect();
-  std::istringstream ours(TextExposition(families));
-  std::istringstream theirs(prometheus::TextSerializer().Serialize(families));
-  std::string our_line, their_line;
-  int lines = 0;
-  while (std::getline(theirs, their_line)) {
-    ASSERT_TRUE(std::getline(ours, our_line)) << their_line;
-    EXPECT_EQ(Parts(our_line), Parts(their_line));
-    ++lines;
-  }
-  EXPECT_FALSE(std::getline(ours, our_line)) << our_line;
-  EXPECT_EQ(lines, 5 + 5 + 9);
 }
 
 }  // namespace
