@@ -8,16 +8,35 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/status.h"
 #include "base/thread_name.h"
+#include "service/status_page.h"
 
 namespace millrace {
 namespace {
 
-// A scraper and two probes at a time.
-constexpr int kThreads = 3;
+// A scraper and two probes at a time, and browsers: they open connections ahead of need, and each
+// holds a thread until its first request or kReadSeconds.
+constexpr int kThreads = 6;
 // A peer that says nothing for so long is let go: three of them must not block the probes for long.
 constexpr int kReadSeconds = 5;
+
+// As HTTP writes it. The page takes the uptime from it, for a browser's clock may be wrong.
+std::string HttpDate() {
+  return absl::FormatTime("%a, %d %b %Y %H:%M:%S GMT", absl::Now(), absl::UTCTimeZone());
+}
+
+void AnswerStatusPage(const httplib::Request&, httplib::Response& response) {
+  response.set_header("Content-Security-Policy", std::string(kStatusPagePolicy));
+  response.set_header("X-Content-Type-Options", "nosniff");
+  response.set_header("Referrer-Policy", "no-referrer");
+  // After an upgrade the page is the new server's.
+  response.set_header("Cache-Control", "no-store");
+  response.set_header("Connection", "close");
+  response.set_content(kStatusPage.data(), kStatusPage.size(), "text/html; charset=utf-8");
+}
 
 class HttplibServer final : public HttpServer {
  public:
@@ -39,7 +58,13 @@ class HttplibServer final : public HttpServer {
     server_.set_write_timeout(kReadSeconds);
     server_.set_keep_alive_max_count(1000);
     server_.set_payload_max_length(4096);
-    server_.Get("/metrics", [this](const httplib::Request&, httplib::Response& response) {
+    server_.set_post_routing_handler([](const httplib::Request&, httplib::Response& response) {
+      response.set_header("Date", HttpDate());
+    });
+    server_.Get("/", AnswerStatusPage);
+    server_.Get("/metrics", [this](const httplib::Request& request, httplib::Response& response) {
+      // The page asks so: a thread is not held between two scrapes of a browser.
+      if (request.has_param("close")) response.set_header("Connection", "close");
       response.set_content(handlers_.metrics(), "text/plain; version=0.0.4; charset=utf-8");
     });
     server_.Get("/livez", [](const httplib::Request&, httplib::Response& response) {

@@ -1,4 +1,5 @@
-// The small HTTP server beside gRPC: /metrics, /livez, /readyz. Handlers run on its own threads.
+// The small HTTP server beside gRPC: /metrics, /livez, /readyz, and the status page at /. Handlers
+// run on its own threads.
 #ifndef MILLRACE_SERVICE_HTTP_SERVER_H_
 #define MILLRACE_SERVICE_HTTP_SERVER_H_
 

@@ -32,15 +32,21 @@ double Usage(const LoadSnapshot& load) {
   return static_cast<double>(load.kv_blocks_used) / static_cast<double>(load.kv_blocks_total);
 }
 
+double UnixNow() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration<double>(now).count();
+}
+
 // Steps are timed by the monotonic clock; a timestamp is of the wall clock.
 double UnixSeconds(TimePoint at) {
   if (at == TimePoint{}) return 0;
-  const auto ago = SteadyClock().Now() - at;
-  const auto now = std::chrono::system_clock::now().time_since_epoch();
-  return std::chrono::duration<double>(now).count() - ToSeconds(ago);
+  return UnixNow() - ToSeconds(SteadyClock().Now() - at);
 }
 
 }  // namespace
+
+LoadCollector::LoadCollector(std::string version)
+    : version_(std::move(version)), started_(UnixNow()) {}
 
 void LoadCollector::SetModel(const v1::ModelInfo& model, const Engine* engine,
                              std::int32_t block_size) {
@@ -54,6 +60,8 @@ void LoadCollector::SetModel(const v1::ModelInfo& model, const Engine* engine,
 std::vector<MetricFamily> LoadCollector::Collect() const {
   std::vector<MetricFamily> out;
   out.push_back(Gauge("millrace_build_info", "What is running", 1, {{"version", version_}}));
+  // Under the name that every Prometheus client library gives it.
+  out.push_back(Gauge("process_start_time_seconds", "When the process started", started_));
   MutexLock lock(&mutex_);
   if (engine_ == nullptr) return out;
   const LoadSnapshot load = engine_->snapshot();

@@ -18,7 +18,8 @@ namespace millrace {
 
 class LoadCollector final : public prometheus::Collectable {
  public:
-  explicit LoadCollector(std::string version) : version_(std::move(version)) {}
+  // Made when the process starts: it remembers the time.
+  explicit LoadCollector(std::string version);
 
   // From now on there is a model. `engine` outlives the scrapes.
   void SetModel(const v1::ModelInfo& model, const Engine* engine, std::int32_t block_size)
@@ -28,6 +29,7 @@ class LoadCollector final : public prometheus::Collectable {
 
  private:
   const std::string version_;
+  const double started_;  // seconds since 1970
   mutable Mutex mutex_;
   const Engine* engine_ ABSL_GUARDED_BY(mutex_) = nullptr;
   v1::ModelInfo model_ ABSL_GUARDED_BY(mutex_);

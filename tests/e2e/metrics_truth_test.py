@@ -286,6 +286,15 @@ def build_info(case, s, t, state):
     case.assertEqual(s.all("millrace_build_info"), {frozenset({("version", state["info"].version)}): 1})
 
 
+def start_time(case, s, t, state):
+    # Of the process as the kernel tells it, in ticks after the machine's start.
+    ticks = int(pathlib.Path(f"/proc/{state['pid']}/stat").read_text().rsplit(")", 1)[1].split()[19])
+    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    started = booted + ticks / os.sysconf("SC_CLK_TCK")
+    # Up to where the server makes its metrics, on a busy machine.
+    Span(started, started + 5).check(case, s.value("process_start_time_seconds"), "start", 0.1)
+
+
 def model_info(case, s, t, state):
     info = state["info"]
     case.assertEqual(s.total("millrace_model_info"), 1)
@@ -305,6 +314,7 @@ def none(name):
 
 CHECKS = {
     "millrace_build_info": build_info,
+    "process_start_time_seconds": start_time,
     "millrace_model_info": model_info,
     "millrace_requests_received_total": calls_received,
     "millrace_requests_total": calls_ended,
@@ -425,7 +435,7 @@ class Trace:
         self.truth.call("GetLoad", Code.OK)
         page = until(self.server, idle, "an idle server")
         self.case.assertEqual(set(page.families), set(CHECKS), "a family that no check knows, or one that is gone")
-        state = {"load": load, "info": self.info}
+        state = {"load": load, "info": self.info, "pid": self.server.process.pid}
         for name, check in CHECKS.items():
             with self.case.subTest(name):
                 check(self.case, page, self.truth, state)
