@@ -8,7 +8,6 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -16,6 +15,7 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "cli/bench_probe.h"
+#include "cli/bench_run.h"
 #include "cli/cli_util.h"
 #include "cli/commands.h"
 #include "runtime/backend/factory.h"
@@ -58,86 +58,13 @@ Rate Summarise(std::vector<double> rates) {
   return {rates[rates.size() / 2], rates.front(), rates.back()};
 }
 
-// Sequences at fixed places of the cache: sequence s has the blocks from s * blocks_each on, but
-// for the full blocks of the first `shared` positions, which are those of sequence 0.
-class BenchRun {
- public:
-  BenchRun(ModelRunner* runner, std::int32_t sequences, bool same_tokens, std::int32_t shared = 0)
-      : runner_(runner),
-        sequences_(sequences),
-        same_tokens_(same_tokens),
-        shared_blocks_(shared / runner->info().block_size) {
-    blocks_each_ = runner->info().num_kv_blocks / sequences;
-  }
-
-  std::int64_t positions_each() const {
-    return std::int64_t{blocks_each_} * runner_->info().block_size;
-  }
-
-  // Computes positions [begin, end) of sequence s, in chunks of the largest step; no logits but the
-  // last ones.
-  absl::Status Prefill(std::int32_t s, std::int32_t begin, std::int32_t end) {
-    for (std::int32_t at = begin; at < end;) {
-      const std::int32_t count = std::min(end - at, runner_->info().max_step_tokens);
-      ForwardBatch batch = Empty();
-      Add(s, at, count, at + count == end, &batch);
-      MILLRACE_RETURN_IF_ERROR(RunStep(batch));
-      at += count;
-    }
-    return absl::OkStatus();
-  }
-
-  // One token for every sequence at `position`.
-  absl::Status Decode(std::int32_t position) {
-    ForwardBatch batch = Empty();
-    for (std::int32_t s = 0; s < sequences_; ++s) Add(s, position, 1, true, &batch);
-    return RunStep(batch);
-  }
-
- private:
-  static ForwardBatch Empty() {
-    ForwardBatch batch;
-    batch.query_start = {0};
-    batch.block_table_start = {0};
-    return batch;
-  }
-
-  void Add(std::int32_t s, std::int32_t begin, std::int32_t count, bool logits,
-           ForwardBatch* batch) {
-    std::uniform_int_distribution<std::int32_t> token(0, runner_->info().vocab - 1);
-    for (std::int32_t i = 0; i < count; ++i) {
-      batch->token_ids.push_back(same_tokens_ ? 0 : token(rng_));
-      batch->positions.push_back(begin + i);
-    }
-    batch->query_start.push_back(batch->num_tokens());
-    batch->context_len.push_back(begin + count);
-    const std::int32_t block_size = runner_->info().block_size;
-    for (std::int32_t b = 0; b * block_size < begin + count; ++b)
-      batch->block_table.push_back((b < shared_blocks_ ? 0 : s * blocks_each_) + b);
-    batch->block_table_start.push_back(static_cast<std::int32_t>(batch->block_table.size()));
-    if (!logits) return;
-    batch->logit_rows.push_back(batch->num_tokens() - 1);
-    RowSampling greedy;
-    greedy.params.temperature = 0;
-    batch->sampling.push_back(greedy);
-  }
-
-  absl::Status RunStep(const ForwardBatch& batch) {
-    MILLRACE_ASSIGN_OR_RETURN(const StepTicket ticket, runner_->Launch(batch));
-    return runner_->Await(ticket).status();
-  }
-
-  ModelRunner* const runner_;
-  const std::int32_t sequences_;
-  const bool same_tokens_;
-  const std::int32_t shared_blocks_;
-  std::int32_t blocks_each_ = 0;
-  std::mt19937 rng_{7};  // the same tokens every time: experts are chosen by them
-};
+BenchTokens TokensOf(const Options& options) {
+  return options.same_tokens ? BenchTokens::kSame : BenchTokens::kRandom;
+}
 
 absl::StatusOr<Row> MeasurePrefill(ModelRunner* runner, const Options& options, std::int32_t tokens,
                                    std::int32_t depth) {
-  BenchRun run(runner, 1, options.same_tokens);
+  BenchRun run(runner, 1, TokensOf(options));
   if (tokens + depth > run.positions_each()) {
     return absl::InvalidArgumentError(
         absl::StrCat("--prefill ", tokens, " at --depth ", depth, " does not fit"));
@@ -155,7 +82,7 @@ absl::StatusOr<Row> MeasurePrefill(ModelRunner* runner, const Options& options, 
 
 absl::StatusOr<Row> MeasureDecode(ModelRunner* runner, const Options& options, std::int32_t tokens,
                                   std::int32_t batch, std::int32_t depth) {
-  BenchRun run(runner, batch, options.same_tokens, options.shared_prefix ? depth : 0);
+  BenchRun run(runner, batch, TokensOf(options), options.shared_prefix ? depth : 0);
   if (tokens + depth + 1 > run.positions_each() || batch > runner->info().max_step_seqs) {
     return absl::InvalidArgumentError(
         absl::StrCat("--decode ", tokens, " of --batch ", batch, " at --depth ", depth,
@@ -171,7 +98,7 @@ absl::StatusOr<Row> MeasureDecode(ModelRunner* runner, const Options& options, s
   for (int i = -1; i < options.repeat; ++i) {
     const TimePoint begin = clock.Now();
     for (std::int32_t t = 0; t < tokens; ++t)
-      MILLRACE_RETURN_IF_ERROR(run.Decode(std::max(1, depth) + t));
+      MILLRACE_RETURN_IF_ERROR(run.Decode(batch, std::max(1, depth) + t));
     if (i >= 0)
       rates.push_back(static_cast<double>(tokens) * batch / ToSeconds(clock.Now() - begin));
   }

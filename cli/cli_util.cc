@@ -3,7 +3,13 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cctype>
+#include <charconv>
 #include <cstdio>
+#include <fstream>
+#include <system_error>
+
+#include "absl/strings/str_cat.h"
 
 namespace millrace::cli {
 
@@ -44,6 +50,42 @@ int Fail(std::string_view command, std::string_view message, int exit_code) {
 
 int Fail(std::string_view command, const absl::Status& status) {
   return Fail(command, std::string_view(status.message().data(), status.message().size()));
+}
+
+absl::Status Wrong(std::string_view flag, std::string_view value, std::string_view want) {
+  return absl::InvalidArgumentError(
+      absl::StrCat(std::string(flag), " ", std::string(value), ": want ", std::string(want)));
+}
+
+absl::StatusOr<std::int64_t> ParseAmount(std::string_view flag, const std::string& text,
+                                         bool suffixes) {
+  if (text == "auto") return 0;
+  const std::string_view want =
+      suffixes ? "auto or bytes, as 2G or 500M" : "auto or a positive number of tokens";
+  std::int64_t value = 0;
+  const char* const end = text.data() + text.size();
+  auto [rest, error] = std::from_chars(text.data(), end, value);
+  if (error != std::errc() || value <= 0) return Wrong(flag, text, want);
+  if (suffixes && rest != end) {
+    const std::string_view units = "KMGT";
+    const std::size_t unit = units.find(static_cast<char>(std::toupper(*rest)));
+    if (unit == std::string_view::npos) return Wrong(flag, text, want);
+    const int shift = 10 * (static_cast<int>(unit) + 1);
+    if (value > INT64_MAX >> shift) return Wrong(flag, text, want);
+    value <<= shift;
+    ++rest;
+  }
+  if (rest != end) return Wrong(flag, text, want);
+  return value;
+}
+
+absl::Status WriteFile(const char* flag, const std::string& path, const std::string& text) {
+  if (path.empty()) return absl::OkStatus();
+  std::ofstream file(path);
+  file << text;
+  file.close();
+  if (file) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat(flag, " ", path, ": cannot be written"));
 }
 
 ProgressBar::ProgressBar(std::string label) : label_(std::move(label)) {}

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 
 namespace CLI {
 class App;
@@ -27,6 +28,16 @@ std::optional<int> ParseFlags(CLI::App* app, int argc, char** argv);
 // `millrace COMMAND: message` on stderr; returns `exit_code`.
 int Fail(std::string_view command, std::string_view message, int exit_code = 1);
 int Fail(std::string_view command, const absl::Status& status);
+
+// INVALID_ARGUMENT: "FLAG VALUE: want WANT".
+absl::Status Wrong(std::string_view flag, std::string_view value, std::string_view want);
+
+// "auto" is 0; else a number, with a suffix K, M, G or T where `suffixes`.
+absl::StatusOr<std::int64_t> ParseAmount(std::string_view flag, const std::string& text,
+                                         bool suffixes);
+
+// Writes `text` to the file that the flag names; does nothing without a path.
+absl::Status WriteFile(const char* flag, const std::string& path, const std::string& text);
 
 // A progress bar on stderr while it is a terminal; silent otherwise.
 class ProgressBar {

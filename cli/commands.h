@@ -14,6 +14,8 @@ int RunInspect(int argc, char** argv);
 int RunBench(int argc, char** argv);
 int RunClient(int argc, char** argv);
 int RunLoadgen(int argc, char** argv);
+int RunTop(int argc, char** argv);
+int RunCapacity(int argc, char** argv);
 
 }  // namespace millrace::cli
 

@@ -3,7 +3,6 @@
 #include <grpcpp/grpcpp.h>
 #include <CLI/CLI.hpp>
 
-#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -28,15 +27,6 @@ constexpr char kName[] = "loadgen";
 // Without --concurrency: a loop of so many, or at most so many at once when they come by the clock.
 constexpr int kClosedLoop = 8;
 constexpr int kOpenLoop = 512;
-
-absl::Status WriteFile(const char* flag, const std::string& path, const std::string& text) {
-  if (path.empty()) return absl::OkStatus();
-  std::ofstream file(path);
-  file << text;
-  file.close();
-  if (file) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat(flag, " ", path, ": cannot be written"));
-}
 
 absl::Status Run(const LoadOptions& options) {
   grpc::ChannelArguments arguments;

@@ -5,7 +5,6 @@
 #include <cstring>
 #include <string_view>
 
-#include "cli/cli_util.h"
 #include "cli/commands.h"
 #include "cli/version.h"
 
@@ -17,10 +16,6 @@ struct Command {
   int (*run)(int argc, char** argv);
 };
 
-int NotBuiltYet(int, char** argv) {
-  return millrace::cli::Fail(argv[0], "not built yet in this version", 2);
-}
-
 constexpr std::array kCommands = {
     Command{"serve", "serves a model over gRPC", millrace::cli::RunServe},
     Command{"client", "streams one request from a server", millrace::cli::RunClient},
@@ -30,8 +25,8 @@ constexpr std::array kCommands = {
     Command{"bench", "measures prefill and decode of a model", millrace::cli::RunBench},
     Command{"logits", "the raw logits of every position of a sequence", millrace::cli::RunLogits},
     Command{"tokenize", "turns text into token ids and back", millrace::cli::RunTokenize},
-    Command{"top", "a live terminal view of a server", NotBuiltYet},
-    Command{"capacity", "what this machine holds and does for a model", NotBuiltYet},
+    Command{"top", "a live terminal view of a server", millrace::cli::RunTop},
+    Command{"capacity", "what this machine holds and does for a model", millrace::cli::RunCapacity},
 };
 
 void PrintUsage(std::FILE* out) {

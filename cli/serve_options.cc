@@ -3,7 +3,6 @@
 #include <CLI/CLI.hpp>
 #include <array>
 #include <cctype>
-#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <cstdint>
@@ -133,34 +132,6 @@ absl::Status RefuseLaterFlags(const ServeOptions& options, const Raw& raw) {
   if (raw.kv_dtype == "fp8") return later("--kv-dtype fp8");
   if (options.load.device.substr(0, 4) == "cuda") return later("--device " + options.load.device);
   return absl::OkStatus();
-}
-
-absl::Status Wrong(std::string_view flag, std::string_view value, std::string_view want) {
-  return absl::InvalidArgumentError(
-      absl::StrCat(std::string(flag), " ", std::string(value), ": want ", std::string(want)));
-}
-
-// "auto" is 0; else a number, with a suffix K, M, G or T where `suffixes`.
-absl::StatusOr<std::int64_t> ParseAmount(std::string_view flag, const std::string& text,
-                                         bool suffixes) {
-  if (text == "auto") return 0;
-  const std::string_view want =
-      suffixes ? "auto or bytes, as 2G or 500M" : "auto or a positive number of tokens";
-  std::int64_t value = 0;
-  const char* const end = text.data() + text.size();
-  auto [rest, error] = std::from_chars(text.data(), end, value);
-  if (error != std::errc() || value <= 0) return Wrong(flag, text, want);
-  if (suffixes && rest != end) {
-    const std::string_view units = "KMGT";
-    const std::size_t unit = units.find(static_cast<char>(std::toupper(*rest)));
-    if (unit == std::string_view::npos) return Wrong(flag, text, want);
-    const int shift = 10 * (static_cast<int>(unit) + 1);
-    if (value > INT64_MAX >> shift) return Wrong(flag, text, want);
-    value <<= shift;
-    ++rest;
-  }
-  if (rest != end) return Wrong(flag, text, want);
-  return value;
 }
 
 absl::StatusOr<Duration> ParseTime(std::string_view flag, double value, double unit_seconds) {
