@@ -33,7 +33,7 @@ function parseSample(line) {
     for (label.lastIndex = ++at; ; at = label.lastIndex) {
       const found = label.exec(line);
       if (found === null) break;
-      labels[found[1]] = found[2].replace(/\\(.)/g, (whole, c) => c === "n" ? "\n" : c === '"' || c === "\\" ? c : whole);
+      labels[found[1]] = found[2].replace(/\\([n"\\])/g, (_, c) => c === "n" ? "\n" : c);
     }
     const end = /[\s,]*\}/y;
     end.lastIndex = at;
@@ -129,8 +129,9 @@ function rate(before, now, key) {
 
 // A point of the charts: `last` is the scrape before, `base` the oldest of the last minute; both are null at first.
 function makePoint(now, last, base) {
-  const point = { at: now.at, running: now.running, waiting: now.waiting, used: now.used, cached: now.cached, free: now.free,
-                  joined: last !== null && now.at - last.at < GAP_SECONDS, errors: new Map() };
+  const { at, running, waiting, used, cached, free } = now;
+  const joined = last !== null && at - last.at < GAP_SECONDS;
+  const point = { at, running, waiting, used, cached, free, joined, errors: new Map() };
   if (last === null) return point;
   point.in = rate(last, now, "tokensIn");
   point.out = rate(last, now, "tokensOut");
@@ -149,8 +150,9 @@ function makePoint(now, last, base) {
 // ---- Numbers as text
 
 const whole = (value) => value === null ? DASH : value.toLocaleString("en-US", { maximumFractionDigits: 0 });
-const number = (value) => value.toLocaleString("en-US", value < 100 ? { maximumSignificantDigits: 3 } : { maximumFractionDigits: 0 });
-const optional = (format) => (value) => value === null || value === undefined || !Number.isFinite(value) ? DASH : format(value);
+const number = (value) =>
+  value.toLocaleString("en-US", value < 100 ? { maximumSignificantDigits: 3 } : { maximumFractionDigits: 0 });
+const optional = (format) => (value) => Number.isFinite(value) ? format(value) : DASH;
 const plain = optional(number);
 const seconds = optional((value) => value < 1 ? number(value * 1000) + " ms" : number(value) + " s");
 const share = optional((value) => (value * 100).toFixed(1) + " %");
@@ -158,7 +160,8 @@ const share = optional((value) => (value * 100).toFixed(1) + " %");
 function duration(value) {
   if (value === null) return DASH;
   const s = Math.floor(value);
-  const parts = [[Math.floor(s / 86400), "d"], [Math.floor(s / 3600) % 24, "h"], [Math.floor(s / 60) % 60, "min"], [s % 60, "s"]];
+  const parts = [[Math.floor(s / 86400), "d"], [Math.floor(s / 3600) % 24, "h"], [Math.floor(s / 60) % 60, "min"],
+                 [s % 60, "s"]];
   const first = parts.findIndex(([count]) => count > 0);
   return parts.slice(first < 0 ? 3 : first).slice(0, 2).map(([count, unit]) => count + " " + unit).join(" ");
 }
@@ -250,7 +253,8 @@ class Chart {
     for (const part of [0, 0.5, 1]) {
       const y = box.bottom - (box.bottom - box.top) * part;
       element(this.svg, "line", { class: "grid", x1: box.left, x2: box.right, y1: y, y2: y }, SVG);
-      element(this.svg, "text", { x: box.left - 5, y: y + 4, "text-anchor": "end" }, SVG).textContent = this.format(top * part);
+      const label = element(this.svg, "text", { x: box.left - 5, y: y + 4, "text-anchor": "end" }, SVG);
+      label.textContent = this.format(top * part);
     }
     element(this.svg, "text", { x: box.left, y: height - 4 }, SVG).textContent = minutes + " min ago";
     element(this.svg, "text", { x: box.right, y: height - 4, "text-anchor": "end" }, SVG).textContent = "now";
@@ -278,9 +282,10 @@ const charts = document.getElementById("charts");
 const CHARTS = [
   new Chart(charts, "tokens", "Tokens a second", [field("out", "out"), field("in", "in")]),
   new Chart(charts, "requests", "Requests", [field("running", "running"), field("waiting", "waiting")]),
-  new Chart(charts, "kv", "Blocks of the KV cache", [field("used", "used"), field("cached", "cached"), field("free", "free")],
-            { stacked: true }),
-  new Chart(charts, "first", "Time to the first token", [field("first50", "p50"), field("first95", "p95")], { format: seconds }),
+  new Chart(charts, "kv", "Blocks of the KV cache",
+            [field("used", "used"), field("cached", "cached"), field("free", "free")], { stacked: true }),
+  new Chart(charts, "first", "Time to the first token", [field("first50", "p50"), field("first95", "p95")],
+            { format: seconds }),
   new Chart(charts, "between", "Time between two tokens", [field("between50", "p50"), field("between95", "p95")],
             { format: seconds }),
   new Chart(charts, "experts", "Experts that a step uses, mean over layers", [field("experts", "experts")]),
@@ -298,8 +303,8 @@ const TILES = [
   ["kv-share", "KV cache in use", (now) => share(kvShare(now))],
   ["first50", "first token, p50", (now, point) => seconds(point.first50)],
   ["first95", "first token, p95", (now, point) => seconds(point.first95)],
-  ["between50", "between tokens, p50", (now, point) => seconds(point.between50)],
-  ["between95", "between tokens, p95", (now, point) => seconds(point.between95)],
+  ["between50", "next token, p50", (now, point) => seconds(point.between50)],
+  ["between95", "next token, p95", (now, point) => seconds(point.between95)],
   ["experts-mean", "experts a step", (now, point) => plain(point.experts)],
   ["generated", "tokens generated", (now) => whole(now.tokensOut)],
   ["prompts", "tokens of prompts", (now) => whole(now.tokensIn)],
@@ -350,7 +355,8 @@ async function scrape() {
   const timer = setTimeout(() => abort.abort(), TIMEOUT_MS);
   try {
     // "close": this answer ends its connection, for the server has few threads and an idle connection holds one.
-    const answer = await fetch("metrics?close", { cache: "no-store", credentials: "omit", redirect: "error", signal: abort.signal });
+    const answer = await fetch("metrics?close",
+                               { cache: "no-store", credentials: "omit", redirect: "error", signal: abort.signal });
     if (!answer.ok) throw new Error("/metrics answers with status " + answer.status);
     const text = await answer.text();
     // The server's clock, not this machine's.
@@ -388,8 +394,10 @@ function tellLoss(error) {
   state.lostSince ??= new Date();
   const gone = document.getElementById("gone");
   const since = state.lostSince.toLocaleTimeString();
-  const why = error instanceof TypeError ? "it cannot be reached" : error.message;  // fetch: the browser's own words say less
-  gone.textContent = "The server does not answer since " + since + " (" + why + "). What is below is old. Asking again every second.";
+  // A TypeError is fetch's, and its own words say less.
+  const why = error instanceof TypeError ? "it cannot be reached" : error.message;
+  gone.textContent =
+    "The server does not answer since " + since + " (" + why + "). What is below is old. Asking again every second.";
   gone.hidden = false;
   document.getElementById("state").textContent = "no answer";
   document.body.className = "lost";

@@ -12,8 +12,9 @@ import threading
 # For an answer of the browser, or what a page does; a busy machine. Nothing waits this long when things work.
 SECONDS = 60
 # What a browser says by itself to its maker's servers is turned off, so that a test sees only what the page does.
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--disable-dev-shm-usage", "--no-first-run", "--no-default-browser-check", "--hide-scrollbars",
+FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--no-first-run",
+         "--no-default-browser-check", "--hide-scrollbars",
          "--disable-features=Translate,OptimizationHints,MediaRouter", "--remote-debugging-pipe")
 
 
