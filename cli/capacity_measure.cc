@@ -29,6 +29,7 @@ namespace {
 // Of a row: many steps of a small model, and a few of a large one.
 constexpr double kRowSeconds = 0.4;
 constexpr std::size_t kLeastSteps = 5;
+constexpr std::size_t kLeastPrompts = 2;  // beside those that fill the batches
 // A row's time is one that only a tenth of the steps are below: other processes can only add to a
 // step. Where there are none it is the median, within some percent.
 constexpr std::size_t kQuantileOf = 10;
@@ -78,21 +79,28 @@ class RunnerRates {
  private:
   absl::Status MeasurePrefill() {
     MILLRACE_RETURN_IF_ERROR(run_.Prefill(0, 0, figures_->prompt_tokens));  // warms up
-    std::vector<double> seconds;
     const TimePoint begin = clock_.Now();
-    while (seconds.empty() || ToSeconds(clock_.Now() - begin) < kRowSeconds) {
-      const TimePoint prompt = clock_.Now();
-      MILLRACE_RETURN_IF_ERROR(run_.Prefill(0, 0, figures_->prompt_tokens));
-      seconds.push_back(ToSeconds(clock_.Now() - prompt));
+    while (prefill_seconds_.size() < kLeastPrompts ||
+           ToSeconds(clock_.Now() - begin) < kRowSeconds) {
+      MILLRACE_RETURN_IF_ERROR(TimePrompt(0));
     }
-    figures_->prefill_tokens_per_second = figures_->prompt_tokens / Typical(std::move(seconds));
     return absl::OkStatus();
   }
 
-  // With half of their answers, so that the steps of a row are those of the middle of an answer.
+  absl::Status TimePrompt(std::int32_t s) {
+    const TimePoint begin = clock_.Now();
+    MILLRACE_RETURN_IF_ERROR(run_.Prefill(s, 0, figures_->prompt_tokens));
+    prefill_seconds_.push_back(ToSeconds(clock_.Now() - begin));
+    figures_->prefill_tokens_per_second = figures_->prompt_tokens / Typical(prefill_seconds_);
+    return absl::OkStatus();
+  }
+
+  // Their prompts are measured too. With half of their answers, so that the steps of a row are
+  // those of the middle of an answer.
   absl::Status AddSequences(std::int32_t batch) {
     for (; sequences_ < batch; ++sequences_) {
-      MILLRACE_RETURN_IF_ERROR(run_.Prefill(sequences_, 0, Middle()));
+      MILLRACE_RETURN_IF_ERROR(TimePrompt(sequences_));
+      MILLRACE_RETURN_IF_ERROR(run_.Prefill(sequences_, figures_->prompt_tokens, Middle()));
     }
     return absl::OkStatus();
   }
@@ -140,6 +148,7 @@ class RunnerRates {
   const SteadyClock clock_;
   BenchRun run_;
   std::int32_t sequences_ = 0;
+  std::vector<double> prefill_seconds_;
   ProgressBar bar_{"measuring"};
 };
 
