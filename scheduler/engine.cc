@@ -61,8 +61,7 @@ class ThreadedEngine final : public Engine {
         clock_(clock),
         out_(out),
         scheduler_(options, runner->info(), std::move(token_bytes), std::move(trace)) {
-    published_.kv_blocks_total = runner->info().num_kv_blocks;
-    published_.max_running = options.max_num_seqs;
+    published_ = scheduler_->Load();
   }
 
   ~ThreadedEngine() override {
@@ -279,29 +278,19 @@ class ThreadedEngine final : public Engine {
     const TimePoint now = clock_->Now();
     // Before the lock, which callers wait for.
     QueueView queue = View(now);
-    const std::int64_t backlog = scheduler_->running_prompt_backlog();
-    const double pace = scheduler_->prefill_pace();
+    LoadSnapshot load = scheduler_->Load();
+    load.tokens_per_second = rate_.PerSecond(now);
+    const TimePoint oldest = scheduler_->oldest_arrival();
     {
       MutexLock lock(&mutex_);
       unseen_.Subtract(seen_);
       seen_ = {};
       queue.Add(unseen_);
       queue_ = std::move(queue);
-      published_.running = scheduler_->num_running();
-      published_.waiting = scheduler_->num_waiting();
-      published_.waiting_prompt_tokens = scheduler_->waiting_prompt_tokens();
-      published_.running_prompt_backlog = backlog;
-      published_.prefill_seconds_per_token = pace;
-      const CostModel& cost = scheduler_->cost();
-      published_.decode_seconds_per_token = cost.decode_seconds();
-      published_.lowest_prefill_seconds = cost.lowest_prefill_seconds();
-      published_.lowest_decode_seconds = cost.lowest_decode_seconds();
-      published_.seconds_per_turn = cost.seconds_per_turn();
-      published_.kv_blocks_used = scheduler_->kv().num_blocks() - scheduler_->kv().num_free();
-      published_.kv_blocks_cached = scheduler_->kv().num_cached();
-      published_.tokens_per_second = rate_.PerSecond(now);
-      oldest_arrival_ = scheduler_->oldest_arrival();
-      published_.last_step = last_step_;
+      load.accepting = published_.accepting;
+      load.failed = published_.failed;
+      published_ = load;
+      oldest_arrival_ = oldest;
     }
     if (!output.events.empty() || output.has_step) out_->Send(std::move(output));
   }

@@ -553,6 +553,25 @@ std::int64_t Scheduler::running_prompt_backlog() const {
   return tokens;
 }
 
+LoadSnapshot Scheduler::Load() const {
+  LoadSnapshot load;
+  load.running = num_running();
+  load.waiting = num_waiting();
+  load.max_running = options_.max_num_seqs;
+  load.waiting_prompt_tokens = waiting_prompt_tokens();
+  load.kv_blocks_total = kv_.num_blocks();
+  load.kv_blocks_used = kv_.num_blocks() - kv_.num_free();
+  load.kv_blocks_cached = kv_.num_cached();
+  load.running_prompt_backlog = running_prompt_backlog();
+  load.prefill_seconds_per_token = prefill_pace();
+  load.decode_seconds_per_token = cost_.decode_seconds();
+  load.lowest_prefill_seconds = cost_.lowest_prefill_seconds();
+  load.lowest_decode_seconds = cost_.lowest_decode_seconds();
+  load.seconds_per_turn = cost_.seconds_per_turn();
+  load.last_step = last_step_;
+  return load;
+}
+
 void Scheduler::CheckInvariants() const {
   kv_.CheckInvariants();
   std::size_t sequences = 0;

@@ -86,6 +86,9 @@ class Scheduler {
   const WaitQueue& waiting() const { return waiting_; }
   // Seconds for a prompt token as prompts get on beside the streams of now. 0: not known.
   double prefill_pace() const;
+  // All of this that admission, health and balancers look at; what only the engine knows is left
+  // as it is in a new one.
+  LoadSnapshot Load() const;
 
   // Aborts on a broken invariant: for debug builds and tests.
   void CheckInvariants() const;

@@ -59,7 +59,7 @@ class World : public TimedWorld {
                                   static_cast<std::uint32_t>(rng().Between(1, kLongestOutput)));
     const QueueView queue = scheduler().waiting().View(now());
     if (queue.total().sequences >= 30) return;  // turned away
-    const Duration first = PredictFirstToken(request, Snapshot(), queue, options());
+    const Duration first = PredictFirstToken(request, scheduler().Load(), queue, options());
     if (first > Duration::zero()) foretold_[request.id] = {now(), first};
     Submit(std::move(request));
   }

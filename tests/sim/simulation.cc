@@ -248,22 +248,6 @@ Request Simulation::DrawRequest() {
   return request;
 }
 
-LoadSnapshot Simulation::Snapshot() const {
-  LoadSnapshot load;
-  load.running = scheduler_.num_running();
-  load.waiting = scheduler_.num_waiting();
-  load.waiting_prompt_tokens = scheduler_.waiting_prompt_tokens();
-  load.kv_blocks_total = scheduler_.kv().num_blocks();
-  load.running_prompt_backlog = scheduler_.running_prompt_backlog();
-  load.prefill_seconds_per_token = scheduler_.prefill_pace();
-  load.decode_seconds_per_token = scheduler_.cost().decode_seconds();
-  load.lowest_prefill_seconds = scheduler_.cost().lowest_prefill_seconds();
-  load.lowest_decode_seconds = scheduler_.cost().lowest_decode_seconds();
-  load.seconds_per_turn = scheduler_.cost().seconds_per_turn();
-  load.last_step = last_step_;
-  return load;
-}
-
 // The deadline about which admission, or later a pass, just says yes or no.
 void Simulation::DrawTightDeadline(LoadSnapshot load, const QueueView& queue, Request* request) {
   if (load.lowest_prefill_seconds > 0 && rng_.Percent(30)) {
@@ -280,7 +264,7 @@ void Simulation::DrawTightDeadline(LoadSnapshot load, const QueueView& queue, Re
 void Simulation::Arrive() {
   if (draining_ || static_cast<std::int32_t>(clients_.size()) >= config_.max_live) return;
   Request request = DrawRequest();
-  const LoadSnapshot load = Snapshot();
+  const LoadSnapshot load = scheduler_.Load();
   const QueueView queue = scheduler_.waiting().View(now_);
   const bool old = callers_.empty() && now_ - last_step_ >= CostModel::kKeeps;
   const auto tight = static_cast<std::uint32_t>(config_.percent_tight);

@@ -140,7 +140,6 @@ class Simulation {
   // The request has come to its end. False if it had no answer left.
   bool EndCaller(RequestId id);
   void CreditReaders();
-  LoadSnapshot Snapshot() const;
   bool InFlightHas(RequestId id) const;
   Caller* AnyCaller();
   Client* FindClient(RequestId id, std::uint32_t index);

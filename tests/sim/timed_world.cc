@@ -63,7 +63,6 @@ StepPlan TimedWorld::Step() {
                          plan.prefill_tokens * times_.prefill_token;
   const Duration took = exact * rng_.Between(85, 115) / 100;
   now_ += took;
-  last_step_ = now_;
   scheduler_.Commit(plan, *device_.Await(*ticket), took, now_);
   MILLRACE_CHECK(device_.violation().empty(), "steps are what a device can run");
   for (const TokenEvent& event : scheduler_.TakeEvents()) {
@@ -73,22 +72,6 @@ StepPlan TimedWorld::Step() {
     }
   }
   return plan;
-}
-
-LoadSnapshot TimedWorld::Snapshot() const {
-  LoadSnapshot load;
-  load.running = scheduler_.num_running();
-  load.waiting = scheduler_.num_waiting();
-  load.waiting_prompt_tokens = scheduler_.waiting_prompt_tokens();
-  load.kv_blocks_total = scheduler_.kv().num_blocks();
-  load.running_prompt_backlog = scheduler_.running_prompt_backlog();
-  load.prefill_seconds_per_token = scheduler_.prefill_pace();
-  load.decode_seconds_per_token = scheduler_.cost().decode_seconds();
-  load.lowest_prefill_seconds = scheduler_.cost().lowest_prefill_seconds();
-  load.lowest_decode_seconds = scheduler_.cost().lowest_decode_seconds();
-  load.seconds_per_turn = scheduler_.cost().seconds_per_turn();
-  load.last_step = last_step_;
-  return load;
 }
 
 }  // namespace millrace::sim

@@ -35,8 +35,6 @@ class TimedWorld {
   const Scheduler& scheduler() const { return scheduler_; }
   const SchedulerOptions& options() const { return options_; }
   TimePoint now() const { return now_; }
-  // What admission would see.
-  LoadSnapshot Snapshot() const;
   Rng& rng() { return rng_; }
 
  protected:
@@ -51,7 +49,6 @@ class TimedWorld {
   Scheduler scheduler_;
   Rng rng_{7};
   TimePoint now_{std::chrono::seconds(1)};
-  TimePoint last_step_{};
   std::uint64_t submitted_ = 0;
 };
 
