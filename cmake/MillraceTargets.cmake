@@ -27,13 +27,14 @@ endif()
 # No contraction: the numerics are defined to the bit and say themselves where they fuse
 # (docs/numerics.md).
 # Designated initializers leave the rest at its defaults on purpose.
-add_compile_options(-Wall -Wextra -Werror -Wno-unused-parameter -Wno-missing-field-initializers
-                    -ffp-contract=off)
+# Of nvcc's options: cmake/MillraceCuda.cmake.
+add_compile_options(
+  "$<$<COMPILE_LANGUAGE:C,CXX>:-Wall;-Wextra;-Werror;-Wno-unused-parameter;-Wno-missing-field-initializers;-ffp-contract=off>")
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   add_compile_options(-Wthread-safety)
 else()
   # gcc 12 reports false positives of this one from std::variant and absl::StatusOr at -O2.
-  add_compile_options(-Wno-maybe-uninitialized)
+  add_compile_options($<$<COMPILE_LANGUAGE:C,CXX>:-Wno-maybe-uninitialized>)
 endif()
 if(MILLRACE_SANITIZE)
   add_compile_options(-fsanitize=${MILLRACE_SANITIZE} -fno-omit-frame-pointer

@@ -1,0 +1,81 @@
+// Runs CUDA kernels that were compiled as plain C++: a grid of blocks of threads on one CPU thread.
+// Each CUDA thread is a fiber that runs until it waits at a barrier or a warp's exchange.
+//
+// What a GPU leaves open is drawn from a seed: the order of blocks, of warps and of lanes, so that
+// a missing barrier shows as a wrong result. Shared memory begins as NaNs and ends where a
+// protected page begins. What CUDA forbids ends the kernel with a fault that says what: threads
+// that wait at a barrier which others of their block or warp never reach, different exchanges in
+// one warp, a chained kernel whose thread never waits for the one before.
+//
+// Test code. One grid runs at a time in a process (runtime.cc holds the lock).
+#ifndef MILLRACE_TESTS_CUDA_EMULATION_EMULATOR_H_
+#define MILLRACE_TESTS_CUDA_EMULATION_EMULATOR_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace millrace::emulation {
+
+struct Index3 {
+  unsigned x = 0;
+  unsigned y = 0;
+  unsigned z = 0;
+};
+
+struct GridShape {
+  Index3 grid;
+  Index3 block;
+  std::size_t shared_bytes = 0;
+  bool chained = false;
+};
+
+// Empty, or what the kernel did wrong.
+using Fault = std::string;
+
+// Runs `kernel` once for each thread of the grid.
+Fault RunGrid(const GridShape& shape, const std::function<void()>& kernel, std::uint64_t seed);
+
+// ---- For the threads of a kernel ---------------------------------------------------------------
+
+// What a warp does together.
+enum class Exchange : std::uint8_t { kNone, kSync, kShuffle, kBallot, kMma };
+
+inline constexpr int kLanes = 32;
+inline constexpr std::size_t kSlotBytes = 32;
+
+// One thread that runs; valid until it ends.
+struct Thread {
+  Index3 thread;  // threadIdx
+  Index3 block;   // blockIdx
+  const GridShape* shape = nullptr;
+  int lane = 0;
+  std::byte* shared = nullptr;  // of its block
+  bool awaited_previous = false;
+
+  // Copies that have been asked for and not yet done, oldest first, with the group of each.
+  struct Copy {
+    void* to;
+    const void* from;
+    int group;
+  };
+  std::vector<Copy> copies;
+  int groups = 0;  // committed
+};
+
+Thread& Self();
+
+void BlockBarrier();
+
+// Gives `value` to the warp and returns those of all lanes once all have given theirs; valid until
+// the thread's next exchange but one.
+using Slots = std::array<std::array<std::byte, kSlotBytes>, kLanes>;
+const Slots& ExchangeInWarp(Exchange kind, const void* value, std::size_t bytes);
+
+}  // namespace millrace::emulation
+
+#endif  // MILLRACE_TESTS_CUDA_EMULATION_EMULATOR_H_

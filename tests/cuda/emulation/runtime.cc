@@ -1,0 +1,586 @@
+// The emulated runtime: memory, streams, events, graphs, launches and faults.
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "tests/cuda/emulation/machine.h"
+
+namespace millrace::emulation {
+
+// A piece of work of a stream. One that hangs is never run before Release.
+struct Work {
+  std::function<void()> run;
+  bool hangs = false;
+};
+
+class Graph {
+ public:
+  std::vector<std::function<void()>> work;
+};
+class GraphExec {
+ public:
+  std::vector<std::function<void()>> work;
+};
+
+class Stream {
+ public:
+  std::deque<Work> queue;
+  std::int64_t put = 0;   // pieces so far
+  std::int64_t done = 0;  // of them
+  Graph* capture = nullptr;
+};
+
+class Event {
+ public:
+  Stream* stream = nullptr;  // null: never recorded
+  std::int64_t position = 0;
+  std::chrono::steady_clock::time_point time;
+};
+
+namespace {
+
+using Lock = std::unique_lock<std::recursive_mutex>;
+
+struct Allocation {
+  void* mapping;
+  std::size_t mapped;
+  std::size_t bytes;
+};
+
+struct PlannedFault {
+  Call call;
+  int after;
+  cudaError_t error;
+  bool sticky;
+};
+
+std::size_t PageBytes() { return static_cast<std::size_t>(sysconf(_SC_PAGESIZE)); }
+
+class Runtime {
+ public:
+  static Runtime& Get() {
+    static auto* runtime = new Runtime;  // outlives the static objects of tests
+    return *runtime;
+  }
+
+  void Start(const Machine& machine) {
+    const Lock lock(mutex_);
+    machine_ = machine;
+    if (const char* seed = std::getenv("MILLRACE_EMULATION_SEED"); seed != nullptr) {
+      machine_.seed = std::strtoull(seed, nullptr, 10);
+    }
+    sticky_ = last_ = cudaSuccess;
+    planned_.clear();
+    hang_after_.reset();
+    released_ = false;
+    kernels_ = 0;
+    fault_.clear();
+    shared_limits_.clear();
+    for (Stream* stream : streams_) *stream = Stream();
+  }
+
+  // The error that a call ends with: a sticky one, a planned one, or `own`.
+  cudaError_t Finish(cudaError_t own) {
+    if (sticky_ != cudaSuccess) own = sticky_;
+    if (own != cudaSuccess && own != cudaErrorNotReady) last_ = own;
+    return own;
+  }
+  cudaError_t Planned(Call call) {
+    for (auto it = planned_.begin(); it != planned_.end(); ++it) {
+      if (it->call != call || it->after-- > 0) continue;
+      const cudaError_t error = it->error;
+      if (it->sticky) sticky_ = error;
+      planned_.erase(it);
+      return error;
+    }
+    return cudaSuccess;
+  }
+
+  cudaError_t Allocate(void** pointer, std::size_t bytes, bool device) {
+    if (capturing_ > 0) return cudaErrorStreamCaptureUnsupported;
+    if (device && device_bytes_ + bytes > machine_.memory_bytes) return cudaErrorMemoryAllocation;
+    const std::size_t rounded = (bytes + 15) / 16 * 16;
+    const std::size_t body = (rounded + PageBytes() - 1) / PageBytes() * PageBytes();
+    void* mapping = mmap(nullptr, body + 2 * PageBytes(), PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mapping == MAP_FAILED) return cudaErrorMemoryAllocation;
+    auto* begin = static_cast<std::byte*>(mapping) + PageBytes();
+    mprotect(mapping, PageBytes(), PROT_NONE);
+    mprotect(begin + body, PageBytes(), PROT_NONE);
+    std::memset(begin, 0xFF, body);  // NaNs as floats
+    *pointer = begin + body - rounded;
+    (device ? device_ : host_)[*pointer] = {mapping, body + 2 * PageBytes(), bytes};
+    if (device) device_bytes_ += bytes;
+    return cudaSuccess;
+  }
+  cudaError_t Free(void* pointer, bool device) {
+    if (pointer == nullptr) return cudaSuccess;
+    auto& allocations = device ? device_ : host_;
+    const auto it = allocations.find(pointer);
+    if (it == allocations.end()) return cudaErrorInvalidValue;
+    if (sticky_ == cudaSuccess) {
+      for (Stream* stream : streams_) DrainTo(stream, stream->put);
+    }
+    const auto* bytes = static_cast<const unsigned char*>(pointer);
+    for (std::size_t i = it->second.bytes; i % 16 != 0; ++i) {
+      if (bytes[i] == 0xFF) continue;
+      SetFault("a write behind the end of an allocation of " + std::to_string(it->second.bytes));
+      break;
+    }
+    if (device) device_bytes_ -= it->second.bytes;
+    munmap(it->second.mapping, it->second.mapped);
+    allocations.erase(it);
+    return cudaSuccess;
+  }
+
+  cudaError_t Put(Stream* stream, std::function<void()> run) {
+    if (stream == nullptr) stream = &default_stream_;
+    if (stream->capture != nullptr) {
+      stream->capture->work.push_back(std::move(run));
+      return cudaSuccess;
+    }
+    Work work = {std::move(run)};
+    if (hang_after_.has_value() && (*hang_after_)-- == 0) {
+      work.hangs = true;
+      hang_after_.reset();
+    }
+    stream->queue.push_back(std::move(work));
+    ++stream->put;
+    return cudaSuccess;
+  }
+
+  // Runs a stream up to a position; false if work hangs before it.
+  bool DrainTo(Stream* stream, std::int64_t position) {
+    while (stream->done < position && !stream->queue.empty()) {
+      if (stream->queue.front().hangs && !released_) return false;
+      Work work = std::move(stream->queue.front());
+      stream->queue.pop_front();
+      ++stream->done;
+      // After a fault nothing runs on this device any more.
+      if (sticky_ == cudaSuccess) work.run();
+    }
+    return true;
+  }
+  cudaError_t Wait(Lock* lock, Stream* stream, std::int64_t position) {
+    if (stream == nullptr) stream = &default_stream_;
+    if (stream->capture != nullptr) return cudaErrorStreamCaptureUnsupported;
+    while (!DrainTo(stream, position)) unhung_.wait(*lock);
+    return Planned(Call::kWait);
+  }
+  cudaError_t Query(Stream* stream, std::int64_t position) {
+    if (stream == nullptr) stream = &default_stream_;
+    if (stream->done >= position) return cudaSuccess;
+    DrainTo(stream, stream->done + 1);  // as time passes
+    return stream->done >= position ? cudaSuccess : cudaErrorNotReady;
+  }
+
+  void RunKernel(const GridShape& shape, const std::function<void()>& body) {
+    ++kernels_;
+    Fault fault = RunGrid(shape, body, machine_.seed * 0x9E3779B97F4A7C15U + kernels_);
+    if (!fault.empty()) SetFault(std::move(fault));
+  }
+  void SetFault(Fault fault) {
+    std::fprintf(stderr, "emulated GPU: %s\n", fault.c_str());
+    fault_ = std::move(fault);
+    sticky_ = cudaErrorLaunchFailure;
+  }
+
+  void Forget(Stream* stream) { streams_.erase(stream); }
+  void Remember(Stream* stream) { streams_.insert(stream); }
+
+  std::recursive_mutex mutex_;
+  std::condition_variable_any unhung_;
+  Machine machine_;
+  cudaError_t sticky_ = cudaSuccess;
+  cudaError_t last_ = cudaSuccess;
+  std::vector<PlannedFault> planned_;
+  std::optional<int> hang_after_;
+  bool released_ = false;
+  std::uint64_t kernels_ = 0;
+  std::map<void*, Allocation> device_;
+  std::map<void*, Allocation> host_;
+  std::size_t device_bytes_ = 0;
+  Stream default_stream_;
+  std::set<Stream*> streams_ = {&default_stream_};
+  int capturing_ = 0;
+  Fault fault_;
+  std::map<const void*, int> shared_limits_;
+};
+
+}  // namespace
+
+void Start(const Machine& machine) { Runtime::Get().Start(machine); }
+
+void FailLater(Call call, int after, cudaError_t error, bool sticky) {
+  Runtime& runtime = Runtime::Get();
+  const Lock lock(runtime.mutex_);
+  runtime.planned_.push_back({call, after, error, sticky});
+}
+void HangLater(int after) {
+  Runtime& runtime = Runtime::Get();
+  const Lock lock(runtime.mutex_);
+  runtime.hang_after_ = after;
+  runtime.released_ = false;
+}
+void Release() {
+  Runtime& runtime = Runtime::Get();
+  {
+    const Lock lock(runtime.mutex_);
+    runtime.released_ = true;
+  }
+  runtime.unhung_.notify_all();
+}
+std::string LastFault() {
+  Runtime& runtime = Runtime::Get();
+  const Lock lock(runtime.mutex_);
+  return runtime.fault_;
+}
+std::int64_t KernelsRun() {
+  Runtime& runtime = Runtime::Get();
+  const Lock lock(runtime.mutex_);
+  return static_cast<std::int64_t>(runtime.kernels_);
+}
+std::size_t DeviceBytes() {
+  Runtime& runtime = Runtime::Get();
+  const Lock lock(runtime.mutex_);
+  return runtime.device_bytes_;
+}
+std::size_t Pending() {
+  Runtime& runtime = Runtime::Get();
+  const Lock lock(runtime.mutex_);
+  std::size_t pending = 0;
+  for (const Stream* stream : runtime.streams_) pending += stream->queue.size();
+  return pending;
+}
+
+cudaError_t PutLaunch(const cudaLaunchConfig_t& config, const void* kernel,
+                      std::function<void()> body) {
+  Runtime& runtime = Runtime::Get();
+  const Lock lock(runtime.mutex_);
+  if (const cudaError_t error = runtime.Planned(Call::kLaunch); error != cudaSuccess) {
+    return runtime.Finish(error);
+  }
+  const auto index = [](const dim3& d) { return Index3{d.x, d.y, d.z}; };
+  const GridShape shape = {
+      index(config.gridDim), index(config.blockDim), config.dynamicSmemBytes,
+      config.numAttrs > 0 && config.attrs->val.programmaticStreamSerializationAllowed != 0};
+  constexpr int kDefaultLimit = 48 * 1024;
+  const auto limit = runtime.shared_limits_.find(kernel);
+  const int allowed = limit == runtime.shared_limits_.end() ? kDefaultLimit : limit->second;
+  const bool empty = config.gridDim.x == 0 || config.gridDim.y == 0 || config.gridDim.z == 0;
+  // 65 535 is what y and z of a grid may have.
+  if (empty || config.gridDim.y > 65535 || config.gridDim.z > 65535 ||
+      config.dynamicSmemBytes > static_cast<std::size_t>(allowed)) {
+    return runtime.Finish(cudaErrorInvalidValue);
+  }
+  return runtime.Finish(runtime.Put(config.stream, [&runtime, shape, body = std::move(body)] {
+    runtime.RunKernel(shape, body);
+  }));
+}
+
+cudaError_t RaiseSharedLimit(const void* kernel, int bytes) {
+  Runtime& runtime = Runtime::Get();
+  const Lock lock(runtime.mutex_);
+  constexpr int kMostOfABlock = 227 * 1024;  // sm_90
+  if (bytes > kMostOfABlock) return runtime.Finish(cudaErrorInvalidValue);
+  runtime.shared_limits_[kernel] = bytes;
+  return runtime.Finish(cudaSuccess);
+}
+
+}  // namespace millrace::emulation
+
+using millrace::emulation::Call;
+using millrace::emulation::Event;
+using millrace::emulation::Graph;
+using millrace::emulation::GraphExec;
+using millrace::emulation::Lock;
+using millrace::emulation::Runtime;
+using millrace::emulation::Stream;
+
+namespace {
+
+// Runs `body` under the lock, unless an earlier error or a planned one ends the call.
+template <typename Body>
+cudaError_t Do(std::optional<Call> call, const Body& body) {
+  Runtime& runtime = Runtime::Get();
+  Lock lock(runtime.mutex_);
+  if (runtime.sticky_ != cudaSuccess) return runtime.Finish(cudaSuccess);
+  if (call.has_value()) {
+    const cudaError_t error = runtime.Planned(*call);
+    if (error != cudaSuccess) return runtime.Finish(error);
+  }
+  return runtime.Finish(body(&runtime, &lock));
+}
+
+}  // namespace
+
+const char* cudaGetErrorName(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess:
+      return "cudaSuccess";
+    case cudaErrorInvalidValue:
+      return "cudaErrorInvalidValue";
+    case cudaErrorMemoryAllocation:
+      return "cudaErrorMemoryAllocation";
+    case cudaErrorInsufficientDriver:
+      return "cudaErrorInsufficientDriver";
+    case cudaErrorDevicesUnavailable:
+      return "cudaErrorDevicesUnavailable";
+    case cudaErrorNoDevice:
+      return "cudaErrorNoDevice";
+    case cudaErrorInvalidDevice:
+      return "cudaErrorInvalidDevice";
+    case cudaErrorEccUncorrectable:
+      return "cudaErrorECCUncorrectable";
+    case cudaErrorNotReady:
+      return "cudaErrorNotReady";
+    case cudaErrorIllegalAddress:
+      return "cudaErrorIllegalAddress";
+    case cudaErrorLaunchTimeout:
+      return "cudaErrorLaunchTimeout";
+    case cudaErrorLaunchFailure:
+      return "cudaErrorLaunchFailure";
+    case cudaErrorStreamCaptureUnsupported:
+      return "cudaErrorStreamCaptureUnsupported";
+  }
+  return "an unknown error";
+}
+const char* cudaGetErrorString(cudaError_t error) { return cudaGetErrorName(error); }
+
+cudaError_t cudaPeekAtLastError() {
+  Runtime& runtime = Runtime::Get();
+  const Lock lock(runtime.mutex_);
+  return runtime.sticky_ != cudaSuccess ? runtime.sticky_ : runtime.last_;
+}
+cudaError_t cudaGetLastError() {
+  const cudaError_t error = cudaPeekAtLastError();
+  Runtime& runtime = Runtime::Get();
+  const Lock lock(runtime.mutex_);
+  runtime.last_ = cudaSuccess;
+  return error;
+}
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  Runtime& runtime = Runtime::Get();
+  const Lock lock(runtime.mutex_);
+  *count = runtime.machine_.devices;
+  return runtime.Finish(runtime.machine_.count_error);
+}
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+  return Do(std::nullopt, [&](Runtime* runtime, Lock*) {
+    if (device < 0 || device >= runtime->machine_.devices) return cudaErrorInvalidDevice;
+    *properties = {};
+    std::snprintf(properties->name, sizeof(properties->name), "Emulated GPU");
+    properties->totalGlobalMem = runtime->machine_.memory_bytes;
+    properties->sharedMemPerBlockOptin = 227 * 1024;  // as an H200 has them
+    properties->multiProcessorCount = 132;
+    properties->l2CacheSize = 60 << 20;
+    properties->major = runtime->machine_.major;
+    properties->minor = runtime->machine_.minor;
+    return cudaSuccess;
+  });
+}
+cudaError_t cudaSetDevice(int device) {
+  return Do(std::nullopt, [&](Runtime* runtime, Lock*) {
+    return device >= 0 && device < runtime->machine_.devices ? cudaSuccess : cudaErrorInvalidDevice;
+  });
+}
+cudaError_t cudaDriverGetVersion(int* version) {
+  Runtime& runtime = Runtime::Get();
+  const Lock lock(runtime.mutex_);
+  *version = runtime.machine_.driver_version;
+  return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceSynchronize() {
+  return Do(std::nullopt, [&](Runtime* runtime, Lock* lock) {
+    cudaError_t error = cudaSuccess;
+    const auto streams = runtime->streams_;
+    for (Stream* stream : streams) {
+      const cudaError_t one = runtime->Wait(lock, stream, stream->put);
+      if (error == cudaSuccess) error = one;
+    }
+    return error;
+  });
+}
+cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
+  return Do(std::nullopt, [&](Runtime* runtime, Lock*) {
+    *total = runtime->machine_.memory_bytes;
+    *free = *total - runtime->device_bytes_;
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaMalloc(void** pointer, std::size_t bytes) {
+  return Do(Call::kMalloc,
+            [&](Runtime* runtime, Lock*) { return runtime->Allocate(pointer, bytes, true); });
+}
+cudaError_t cudaHostAlloc(void** pointer, std::size_t bytes, unsigned) {
+  return Do(Call::kHostAlloc,
+            [&](Runtime* runtime, Lock*) { return runtime->Allocate(pointer, bytes, false); });
+}
+// Memory is given back after a fault, too.
+cudaError_t cudaFree(void* pointer) {
+  Runtime& runtime = Runtime::Get();
+  const Lock lock(runtime.mutex_);
+  return runtime.Finish(runtime.Free(pointer, true));
+}
+cudaError_t cudaFreeHost(void* pointer) {
+  Runtime& runtime = Runtime::Get();
+  const Lock lock(runtime.mutex_);
+  return runtime.Finish(runtime.Free(pointer, false));
+}
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
+                            cudaStream_t stream) {
+  return Do(Call::kMemcpy, [&](Runtime* runtime, Lock*) {
+    return runtime->Put(stream, [=] {
+      if (bytes > 0) std::memcpy(to, from, bytes);
+    });
+  });
+}
+cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
+  const cudaError_t error = cudaMemcpyAsync(to, from, bytes, kind, nullptr);
+  return error != cudaSuccess ? error : cudaStreamSynchronize(nullptr);
+}
+cudaError_t cudaMemsetAsync(void* pointer, int value, std::size_t bytes, cudaStream_t stream) {
+  return Do(Call::kMemcpy, [&](Runtime* runtime, Lock*) {
+    return runtime->Put(stream, [=] {
+      if (bytes > 0) std::memset(pointer, value, bytes);
+    });
+  });
+}
+cudaError_t cudaMemset(void* pointer, int value, std::size_t bytes) {
+  const cudaError_t error = cudaMemsetAsync(pointer, value, bytes, nullptr);
+  return error != cudaSuccess ? error : cudaStreamSynchronize(nullptr);
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  return Do(std::nullopt, [&](Runtime* runtime, Lock*) {
+    *stream = new Stream;
+    runtime->Remember(*stream);
+    return cudaSuccess;
+  });
+}
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  Runtime& runtime = Runtime::Get();
+  const Lock lock(runtime.mutex_);
+  if (runtime.sticky_ == cudaSuccess) runtime.DrainTo(stream, stream->put);
+  runtime.Forget(stream);
+  delete stream;
+  return runtime.Finish(cudaSuccess);
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  return Do(std::nullopt, [&](Runtime* runtime, Lock* lock) {
+    Stream* real = stream == nullptr ? &runtime->default_stream_ : stream;
+    return runtime->Wait(lock, real, real->put);
+  });
+}
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  return Do(std::nullopt, [&](Runtime* runtime, Lock*) {
+    Stream* real = stream == nullptr ? &runtime->default_stream_ : stream;
+    return runtime->Query(real, real->put);
+  });
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  return Do(std::nullopt, [&](Runtime* runtime, Lock*) {
+    if (event->stream == nullptr) return cudaSuccess;
+    Stream* const other = event->stream;
+    const std::int64_t position = event->position;
+    return runtime->Put(stream, [=] { Runtime::Get().DrainTo(other, position); });
+  });
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  return Do(std::nullopt, [&](Runtime*, Lock*) {
+    *event = new Event;
+    return cudaSuccess;
+  });
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  return Do(std::nullopt, [&](Runtime* runtime, Lock*) {
+    Stream* real = stream == nullptr ? &runtime->default_stream_ : stream;
+    if (real->capture != nullptr) return cudaErrorStreamCaptureUnsupported;
+    const cudaError_t error =
+        runtime->Put(real, [event] { event->time = std::chrono::steady_clock::now(); });
+    event->stream = real;
+    event->position = real->put;
+    return error;
+  });
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  return Do(std::nullopt, [&](Runtime* runtime, Lock* lock) {
+    if (event->stream == nullptr) return cudaSuccess;
+    return runtime->Wait(lock, event->stream, event->position);
+  });
+}
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  return Do(std::nullopt, [&](Runtime* runtime, Lock*) {
+    if (event->stream == nullptr) return cudaSuccess;
+    return runtime->Query(event->stream, event->position);
+  });
+}
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
+  return Do(std::nullopt, [&](Runtime*, Lock*) {
+    *milliseconds = std::chrono::duration<float, std::milli>(end->time - begin->time).count();
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  return Do(std::nullopt, [&](Runtime* runtime, Lock*) {
+    if (stream == nullptr || stream->capture != nullptr) return cudaErrorStreamCaptureUnsupported;
+    stream->capture = new Graph;
+    ++runtime->capturing_;
+    return cudaSuccess;
+  });
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  return Do(std::nullopt, [&](Runtime* runtime, Lock*) {
+    if (stream->capture == nullptr) return cudaErrorInvalidValue;
+    *graph = std::exchange(stream->capture, nullptr);
+    --runtime->capturing_;
+    return cudaSuccess;
+  });
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+  return Do(std::nullopt, [&](Runtime*, Lock*) {
+    *exec = new GraphExec{graph->work};
+    return cudaSuccess;
+  });
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+  return Do(Call::kGraphLaunch, [&](Runtime* runtime, Lock*) {
+    cudaError_t error = cudaSuccess;
+    for (const auto& work : exec->work) error = runtime->Put(stream, work);
+    return error;
+  });
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+  delete exec;
+  return cudaSuccess;
+}
