@@ -174,7 +174,7 @@ absl::StatusOr<double> SecondsPerToken(const LoadResult& result) {
 // Seconds that a generated token of `load` takes when it goes through a server and a client, both
 // in this process.
 absl::StatusOr<double> ServedSecondsPerToken(LoadedModel* model, std::int32_t places,
-                                             LoadOptions load) {
+                                             LoadgenOptions load) {
   const SteadyClock clock;
   TokenChannel channel;
   SchedulerOptions scheduler;
@@ -214,7 +214,7 @@ absl::Status MeasureCapacity(LoadedModel* model, CapacityFigures* figures) {
   const auto places = static_cast<std::int32_t>(Suggest(*figures).front().value);
   const double without = 1 / PredictTokensPerSecond(*figures, places);
   if (without > kSlowTokenSeconds) return absl::OkStatus();
-  LoadOptions load;
+  LoadgenOptions load;
   load.concurrency = places;
   load.prompt_tokens = absl::StrCat(figures->prompt_tokens);
   load.output_tokens = absl::StrCat(figures->output_tokens);

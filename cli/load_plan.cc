@@ -6,6 +6,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <stdexcept>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -22,22 +23,45 @@ using Json = nlohmann::json;
 // Years from now: a time beyond is a mistake.
 constexpr double kMostSeconds = 1e9;
 
+// As Distribution draws at most: more tokens than any context has.
+constexpr std::uint64_t kMostTokens = 1 << 20;
+
 Duration Seconds(double seconds) {
   return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
+}
+
+// What is wrong with a line of a trace.
+struct BadLine : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// A number of tokens; -1 and 2.5, which the JSON library would make one of, are none.
+std::uint32_t Tokens(const Json& line, const char* name) {
+  const Json& value = line.at(name);
+  if (value.is_number_unsigned()) {
+    const std::uint64_t tokens = value;
+    if (tokens >= 1 && tokens <= kMostTokens) return static_cast<std::uint32_t>(tokens);
+  }
+  throw BadLine(absl::StrCat(name, ": want a whole number from 1 to ", kMostTokens));
+}
+
+// gRPC ends the process when it is given another character for a header.
+std::string CheckTenant(std::string name) {
+  const bool printable =
+      std::all_of(name.begin(), name.end(), [](char c) { return c >= ' ' && c <= '~'; });
+  if (!printable) throw BadLine("tenant: want printable ASCII");
+  return name;
 }
 
 // {"at": ..., ...}
 PlannedCall FromArrival(const Json& line) {
   PlannedCall call;
   const double at = line.at("at");
-  if (!(at >= 0 && at < kMostSeconds)) throw std::out_of_range("at: want seconds, 0 or more");
+  if (!(at >= 0 && at < kMostSeconds)) throw BadLine("at: want seconds, 0 or more");
   call.start = Seconds(at);
-  call.prompt_tokens = line.at("prompt_tokens");
-  call.output_tokens = line.at("output_tokens");
-  if (call.prompt_tokens == 0 || call.output_tokens == 0) {
-    throw std::out_of_range("prompt_tokens and output_tokens: want at least 1");
-  }
-  call.tenant = line.value("tenant", "");
+  call.prompt_tokens = Tokens(line, "prompt_tokens");
+  call.output_tokens = Tokens(line, "output_tokens");
+  call.tenant = CheckTenant(line.value("tenant", ""));
   return call;
 }
 
@@ -49,12 +73,22 @@ PlannedCall FromRecord(const Json& line) {
   call.prompt = request.at("prompt").get<std::vector<std::uint32_t>>();
   call.prompt_tokens = static_cast<std::uint32_t>(call.prompt.size());
   call.output_tokens = std::max(1U, request.at("stopping").at("max_new_tokens").get<unsigned>());
-  call.tenant = absl::HexStringToBytes(request.at("tenant").get<std::string>());
+  call.tenant = CheckTenant(absl::HexStringToBytes(request.at("tenant").get<std::string>()));
   return call;
 }
 
+// Whether `line` begins what `serve --record` wrote.
+bool BeginsRecord(const Json& line) {
+  if (!line.is_array() || line.at(0) != kTraceName) return false;
+  if (line.at(1) != kTraceVersion) {
+    throw BadLine(absl::StrCat("a record of version ", line.at(1).dump(), "; want version ",
+                               kTraceVersion, ", which this serve --record writes"));
+  }
+  return true;
+}
+
 // The calls of a file by their times, the first at 0.
-absl::StatusOr<std::vector<PlannedCall>> ReadTrace(const LoadOptions& options) {
+absl::StatusOr<std::vector<PlannedCall>> ReadTrace(const LoadgenOptions& options) {
   std::ifstream file(options.trace);
   if (!file) return absl::NotFoundError("--trace " + options.trace + ": cannot be read");
   std::vector<PlannedCall> calls;
@@ -65,7 +99,7 @@ absl::StatusOr<std::vector<PlannedCall>> ReadTrace(const LoadOptions& options) {
     if (text.empty()) continue;
     try {
       const Json line = Json::parse(text);
-      if (number == 1 && line.is_array() && line.at(0) == kTraceName) {
+      if (number == 1 && BeginsRecord(line)) {
         recorded = true;
       } else if (!recorded) {
         calls.push_back(FromArrival(line));
@@ -88,7 +122,7 @@ absl::StatusOr<std::vector<PlannedCall>> ReadTrace(const LoadOptions& options) {
   return calls;
 }
 
-absl::StatusOr<std::vector<PlannedCall>> DrawCalls(const LoadOptions& options,
+absl::StatusOr<std::vector<PlannedCall>> DrawCalls(const LoadgenOptions& options,
                                                    std::mt19937_64* rng) {
   MILLRACE_ASSIGN_OR_RETURN(const auto prompt, Distribution::Parse(options.prompt_tokens));
   MILLRACE_ASSIGN_OR_RETURN(const auto output, Distribution::Parse(options.output_tokens));
@@ -107,7 +141,7 @@ absl::StatusOr<std::vector<PlannedCall>> DrawCalls(const LoadOptions& options,
 
 }  // namespace
 
-absl::StatusOr<std::vector<PlannedCall>> PlanLoad(const LoadOptions& options,
+absl::StatusOr<std::vector<PlannedCall>> PlanLoad(const LoadgenOptions& options,
                                                   std::uint32_t context) {
   std::mt19937_64 rng(options.seed);
   std::vector<PlannedCall> calls;

@@ -12,7 +12,7 @@
 
 namespace millrace::cli {
 
-struct LoadOptions {
+struct LoadgenOptions {
   std::string target;
   int concurrency = 0;  // 0: of the loop's kind
   double rate = 0;      // calls a second; 0: a closed loop
@@ -49,7 +49,7 @@ struct PlannedCall {
 // {"at": seconds, "prompt_tokens": N, "output_tokens": N, "tenant": NAME} (tenant optional), or
 // what `serve --record` wrote, whose calls have their own prompts. INVALID_ARGUMENT and NOT_FOUND
 // name the flag, or the file and line, that is wrong.
-absl::StatusOr<std::vector<PlannedCall>> PlanLoad(const LoadOptions& options,
+absl::StatusOr<std::vector<PlannedCall>> PlanLoad(const LoadgenOptions& options,
                                                   std::uint32_t context);
 
 }  // namespace millrace::cli

@@ -24,10 +24,12 @@ constexpr std::array<const char*, 5> kLatencies = {"ttft_seconds", "itl_seconds"
 // Points of a line in a plot: as many as can be told apart.
 constexpr std::size_t kPoints = 200;
 
-// The nearest rank. REQUIRES: sorted, not empty.
+// The nearest rank: the least value that a share of q is not above. REQUIRES: sorted, not empty.
 double At(const std::vector<double>& sorted, double q) {
-  const auto rank = static_cast<std::size_t>(q * static_cast<double>(sorted.size()));
-  return sorted[std::min(rank, sorted.size() - 1)];
+  // A product that only rounding put above a whole number is that number.
+  constexpr double kRounding = 1e-9;
+  const double rank = std::ceil(q * static_cast<double>(sorted.size()) - kRounding);
+  return sorted[rank < 1 ? 0 : std::min(static_cast<std::size_t>(rank), sorted.size()) - 1];
 }
 
 Json Quantiles(std::vector<double> values) {
@@ -140,7 +142,10 @@ std::string FigureRows(const Json& summary) {
   for (const char* name :
        {"concurrency", "rate", "requests", "seed", "seconds", "generated_tokens",
         "tokens_per_second", "goodput_tokens_per_second", "requests_per_second"}) {
-    rows += Row(name, absl::StrFormat("%.6g", summary[name].get<double>()));
+    const Json& figure = summary[name];
+    // Counts and seeds to the last digit.
+    rows += Row(name, figure.is_number_integer() ? figure.dump()
+                                                 : absl::StrFormat("%.6g", figure.get<double>()));
   }
   for (const auto& [code, count] : summary["statuses"].items()) {
     rows += Row(code, absl::StrCat(count.get<int>()));
@@ -150,7 +155,7 @@ std::string FigureRows(const Json& summary) {
 
 }  // namespace
 
-Json SummariseLoad(const LoadOptions& options, const LoadResult& result) {
+Json SummariseLoad(const LoadgenOptions& options, const LoadResult& result) {
   std::map<std::string, int> statuses;
   std::vector<double> first, between, total, refused, late;
   std::uint64_t tokens = 0;

@@ -13,7 +13,7 @@ namespace millrace::cli {
 
 // Throughput, goodput (tokens of calls that ended well), quantiles by the nearest rank, statuses,
 // tenants, and how tokens a second and running calls went over time.
-nlohmann::json SummariseLoad(const LoadOptions& options, const LoadResult& result);
+nlohmann::json SummariseLoad(const LoadgenOptions& options, const LoadResult& result);
 
 // To stdout.
 void PrintLoad(const nlohmann::json& summary);

@@ -28,7 +28,7 @@ double SecondsBetween(Clock::time_point begin, Clock::time_point end) {
 }
 
 // Whom the worker sends for: the first tenant's are kGreed for one of each other.
-int TenantOf(int worker, const LoadOptions& options) {
+int TenantOf(int worker, const LoadgenOptions& options) {
   const int at = worker % (kGreed + options.tenants - 1);
   return std::max(0, at - kGreed + 1);
 }
@@ -50,7 +50,7 @@ v1::GenerateRequest MakeRequest(const PlannedCall& call, std::uint32_t vocab) {
 // All workers of a run.
 class Runner {
  public:
-  Runner(const std::shared_ptr<grpc::Channel>& channel, const LoadOptions& options,
+  Runner(const std::shared_ptr<grpc::Channel>& channel, const LoadgenOptions& options,
          const std::vector<PlannedCall>& calls, std::uint32_t vocab)
       : channel_(channel), options_(options), calls_(calls), vocab_(vocab) {}
 
@@ -137,7 +137,7 @@ class Runner {
   }
 
   const std::shared_ptr<grpc::Channel> channel_;
-  const LoadOptions& options_;
+  const LoadgenOptions& options_;
   const std::vector<PlannedCall>& calls_;
   const std::uint32_t vocab_;
   Clock::time_point begin_;
@@ -153,7 +153,7 @@ class Runner {
 
 std::string TenantName(int tenant) { return absl::StrCat("tenant-", tenant); }
 
-LoadResult RunLoad(const std::shared_ptr<grpc::Channel>& channel, const LoadOptions& options,
+LoadResult RunLoad(const std::shared_ptr<grpc::Channel>& channel, const LoadgenOptions& options,
                    const std::vector<PlannedCall>& calls, std::uint32_t vocab) {
   return Runner(channel, options, calls, vocab).Run();
 }

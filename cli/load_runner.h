@@ -41,7 +41,7 @@ std::string TenantName(int tenant);
 
 // Each of options.concurrency workers sends the next call when its last one has ended and, in an
 // open loop, its time has come. Returns when all have ended. Random prompts are of `vocab` tokens.
-LoadResult RunLoad(const std::shared_ptr<grpc::Channel>& channel, const LoadOptions& options,
+LoadResult RunLoad(const std::shared_ptr<grpc::Channel>& channel, const LoadgenOptions& options,
                    const std::vector<PlannedCall>& calls, std::uint32_t vocab);
 
 }  // namespace millrace::cli

@@ -3,9 +3,11 @@
 #include <grpcpp/grpcpp.h>
 #include <CLI/CLI.hpp>
 
+#include <chrono>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -27,26 +29,40 @@ constexpr char kName[] = "loadgen";
 // Without --concurrency: a loop of so many, or at most so many at once when they come by the clock.
 constexpr int kClosedLoop = 8;
 constexpr int kOpenLoop = 512;
+// A server that takes longer to say what it serves hangs, and would do nothing with a load either.
+constexpr auto kInfoTimeout = std::chrono::seconds(5);
 
-absl::Status Run(const LoadOptions& options) {
-  grpc::ChannelArguments arguments;
-  const auto channel =
-      grpc::CreateCustomChannel(options.target, grpc::InsecureChannelCredentials(), arguments);
-  const auto stub = v1::GenerationService::NewStub(channel);
-  v1::ModelInfo info;
+absl::StatusOr<v1::ModelInfo> AskModel(const std::shared_ptr<grpc::Channel>& channel,
+                                       const std::string& target) {
   grpc::ClientContext context;
-  const grpc::Status status = stub->GetModelInfo(&context, v1::GetModelInfoRequest(), &info);
+  context.set_deadline(std::chrono::system_clock::now() + kInfoTimeout);
+  v1::ModelInfo info;
+  const grpc::Status status = v1::GenerationService::NewStub(channel)->GetModelInfo(
+      &context, v1::GetModelInfoRequest(), &info);
   if (!status.ok()) {
-    return absl::UnavailableError(absl::StrCat("--target ", options.target, ": ",
+    return absl::UnavailableError(absl::StrCat("--target ", target, ": ",
                                                std::string(CodeName(status.error_code())), ": ",
                                                status.error_message()));
   }
+  if (info.vocab_size() == 0 || info.context_length() < 2) {
+    return absl::UnavailableError(absl::StrCat(
+        "--target ", target, ": its model has ", info.vocab_size(), " tokens and a context of ",
+        info.context_length(), "; a load needs at least 1 and 2"));
+  }
+  return info;
+}
+
+absl::Status Run(const LoadgenOptions& options) {
+  const auto channel = grpc::CreateChannel(options.target, grpc::InsecureChannelCredentials());
+  MILLRACE_ASSIGN_OR_RETURN(const v1::ModelInfo info, AskModel(channel, options.target));
   MILLRACE_ASSIGN_OR_RETURN(const std::vector<PlannedCall> calls,
                             PlanLoad(options, info.context_length()));
   const LoadResult result = RunLoad(channel, options, calls, info.vocab_size());
   const nlohmann::json summary = SummariseLoad(options, result);
   PrintLoad(summary);
-  MILLRACE_RETURN_IF_ERROR(WriteFile("--json", options.json, summary.dump(2) + '\n'));
+  // A file's name need not be UTF-8.
+  const std::string text = summary.dump(2, ' ', false, nlohmann::json::error_handler_t::replace);
+  MILLRACE_RETURN_IF_ERROR(WriteFile("--json", options.json, text + '\n'));
   return WriteFile("--html", options.html, LoadPage(summary, result));
 }
 
@@ -58,7 +74,7 @@ int RunLoadgen(int argc, char** argv) {
       "and every status. Each of --concurrency workers sends its next request when the last one "
       "has ended; with --rate or --trace requests come by themselves",
       kName);
-  LoadOptions options;
+  LoadgenOptions options;
   app.add_option("--target", options.target, "HOST:PORT of the server")->required();
   app.add_option("--concurrency", options.concurrency,
                  absl::StrCat("Requests at once (default: ", kClosedLoop,
@@ -88,7 +104,7 @@ int RunLoadgen(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--deadline", options.deadline_seconds, "Seconds for a request; 0: none")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0.0, 1e6));
   app.add_option("--cancel-fraction", options.cancel_fraction,
                  "Share of requests cancelled on their way")
       ->capture_default_str()
@@ -114,9 +130,12 @@ int RunLoadgen(int argc, char** argv) {
                              "; see 'millrace loadgen --help'"),
                 2);
   }
-  for (const std::string& text : {options.prompt_tokens, options.output_tokens}) {
-    const auto parsed = Distribution::Parse(text);
-    if (!parsed.ok()) return Fail(kName, std::string(parsed.status().message()), 2);
+  for (const auto& [flag, text] : {std::pair("--prompt-tokens", options.prompt_tokens),
+                                   std::pair("--output-tokens", options.output_tokens)}) {
+    const absl::Status status = Distribution::Parse(text).status();
+    if (!status.ok()) {
+      return Fail(kName, absl::StrCat(flag, " ", std::string(status.message())), 2);
+    }
   }
   const absl::Status status = Run(options);
   return status.ok() ? 0 : Fail(kName, status);

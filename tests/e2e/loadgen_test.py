@@ -3,8 +3,12 @@ import concurrent.futures
 import html.parser
 import itertools
 import json
+import math
+import os
 import pathlib
 import queue
+import signal
+import statistics
 import tempfile
 import threading
 import time
@@ -17,16 +21,23 @@ from harness import Server, main, pb, pb_grpc, request, run_cli
 FIRST, GAP, TOKENS = 0.4, 0.1, 8  # seconds to the first token and between two, and how many there are
 KINDS = 20  # of calls: the k-th has its first token after FIRST * (1 + k / (2 * KINDS))
 CALLS, STREAMS = 60, 20
+# A busy machine can delay either client by more than the two percent. Figures that are wrong are so every time.
+ATTEMPTS = 3
+
+
+def nearest_rank(values, q):
+    """The least of the sorted values that a share q is not above."""
+    return values[math.ceil(q * len(values)) - 1]
 
 
 class KnownTimes(pb_grpc.GenerationServiceServicer):
     """Answers at times that are known, by the order in which calls come."""
 
-    def __init__(self):
-        self.calls = itertools.count()
+    def __init__(self, vocab_size=1000):
+        self.calls, self.vocab_size = itertools.count(), vocab_size
 
     def GetModelInfo(self, message, context):
-        return pb.ModelInfo(name="known", vocab_size=1000, context_length=4096)
+        return pb.ModelInfo(name="known", vocab_size=self.vocab_size, context_length=4096)
 
     def Generate(self, message, context):
         due = time.monotonic() + FIRST * (1 + next(self.calls) % KINDS / (2 * KINDS))
@@ -88,9 +99,9 @@ class Loadgen(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         return json.loads((self.folder / "out.json").read_text())
 
-    def known_server(self):
+    def known_server(self, **fields):
         server = grpc.server(concurrent.futures.ThreadPoolExecutor(2 * STREAMS))
-        pb_grpc.add_GenerationServiceServicer_to_server(KnownTimes(), server)
+        pb_grpc.add_GenerationServiceServicer_to_server(KnownTimes(**fields), server)
         target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         server.start()
         self.addCleanup(server.stop, None)
@@ -100,23 +111,36 @@ class Loadgen(unittest.TestCase):
         firsts = sorted([FIRST * (1 + k / (2 * KINDS)) for k in range(KINDS)] * (CALLS // KINDS))
         known = {"ttft_seconds": firsts, "itl_seconds": [GAP] * CALLS,
                  "e2e_seconds": [first + GAP * (TOKENS - 1) for first in firsts]}
-        ours = self.loadgen(self.known_server(), "--concurrency", STREAMS, "--requests", CALLS, "--prompt-tokens", 3,
-                            "--output-tokens", TOKENS)
-        theirs = independent_client(self.known_server())
-        for name, values in known.items():
-            for q in (0.5, 0.9):
-                with self.subTest(name, q=q):
+        for _ in range(ATTEMPTS):
+            ours = self.loadgen(self.known_server(), "--concurrency", STREAMS, "--requests", CALLS, "--prompt-tokens", 3,
+                                "--output-tokens", TOKENS)
+            theirs = independent_client(self.known_server())
+            off = {}
+            for name, values in known.items():
+                for q in (0.5, 0.9):
                     mine = ours[name][f"p{100 * q:.0f}"]
-                    self.assertLess(abs(mine / values[int(q * len(values))] - 1), 0.02)
-                    self.assertLess(abs(mine / theirs[name][int(q * len(theirs[name]))] - 1), 0.02)
+                    for other, of in (("known", values), ("another client", theirs[name])):
+                        off[name, q, other] = mine / nearest_rank(of, q) - 1
+            worst = max(off, key=lambda key: abs(off[key]))
+            print(f"furthest off: {worst}, {100 * off[worst]:.2f} %", flush=True)
+            if abs(off[worst]) < 0.02:
+                return
+        self.fail(off)
 
     def test_calls_come_by_a_poisson_process_of_the_rate_that_was_asked_for(self):
-        with Server() as server:
+        record = self.folder / "record"
+        with Server("--record", record) as server:
             found = self.loadgen(server.target, "--rate", 200, "--requests", 400, "--prompt-tokens", 2, "--output-tokens", 1,
                                  "--seed", 3)
-        # The last of 400 comes at 2 s, give or take three times sqrt(400) / 200 s.
-        self.assertLess(abs(found["seconds"] - 2), 0.35)
+        # The last of 400 comes at 2 s, give or take three times sqrt(400) / 200 s; a busy machine ends it later.
+        self.assertGreater(found["seconds"], 1.7)
+        self.assertLess(found["seconds"] - found["late_seconds"]["max"], 2.4)
         self.assertEqual(found["statuses"], {"OK": 400})
+        lines = [json.loads(line) for line in record.read_text().splitlines()]
+        arrivals = sorted(line[1] / 1e9 for line in lines if line[0] == "submit")
+        gaps = [b - a for a, b in itertools.pairwise(arrivals)]
+        # Gaps of a Poisson process spread by as much as they are long, even ones by nothing. Delays only add to that.
+        self.assertGreater(statistics.stdev(gaps) / statistics.mean(gaps), 0.8)
 
     def test_a_recorded_load_comes_again_with_its_prompts_and_times(self):
         record = self.folder / "record"
@@ -147,8 +171,9 @@ class Loadgen(unittest.TestCase):
                                  "--output-tokens", 20)
             self.assertEqual(sum(found["statuses"].values()), 40)
             self.assertGreater(found["statuses"]["CANCELLED"], 5)
-            late = self.loadgen(server.target, "--requests", 5, "--concurrency", 1, "--deadline", 0.05, "--output-tokens",
-                                1500)  # no CPU makes so many in that time
+            # No CPU makes so many tokens in that time, and any makes the first one: none is refused at once.
+            late = self.loadgen(server.target, "--requests", 5, "--concurrency", 1, "--deadline", 0.1, "--prompt-tokens", 4,
+                                "--output-tokens", 2000)
             self.assertEqual(late["statuses"], {"DEADLINE_EXCEEDED": 5})
 
     def test_the_page_stands_alone_and_shows_five_plots(self):
@@ -163,15 +188,38 @@ class Loadgen(unittest.TestCase):
         step = line["seconds"][1] - line["seconds"][0]
         self.assertAlmostEqual(sum(line["tokens_per_second"]) * step, found["generated_tokens"], places=3)
 
+    def told_in_one_line(self, done, word, code=1):
+        self.assertEqual((done.returncode, done.stderr.count("\n")), (code, 1), done.stderr)
+        self.assertIn(word, done.stderr)
+
     def test_bad_traces_are_told_in_one_line(self):
-        for text, word in (('{"at": 0, "prompt_tokens": 5}', "output_tokens"), ("[1]", ":1"), ("", "no calls"),
-                           ('{"at": -1, "prompt_tokens": 5, "output_tokens": 1}', "at:"),
-                           ('{"at": 0, "prompt_tokens": 0, "output_tokens": 1}', "at least 1")):
-            (self.folder / "bad").write_text(text)
-            with Server() as server:
-                done = run_cli("loadgen", "--target", server.target, "--trace", self.folder / "bad")
-            self.assertEqual((done.returncode, done.stderr.count("\n")), (1, 1), done.stderr)
-            self.assertIn(word, done.stderr)
+        with Server("--gateway", "127.0.0.0/8") as server:
+            for text, word in (('{"at": 0, "prompt_tokens": 5}', "output_tokens"), ("[1]", ":1"), ("", "no calls"),
+                               ('{"at": -1, "prompt_tokens": 5, "output_tokens": 1}', "at:"),
+                               ('{"at": 0, "prompt_tokens": 0, "output_tokens": 1}', "prompt_tokens: want"),
+                               ('{"at": 0, "prompt_tokens": -5, "output_tokens": 1}', "prompt_tokens: want"),
+                               ('{"at": 0, "prompt_tokens": 5, "output_tokens": 1.5}', "output_tokens: want"),
+                               ('{"at": 0, "prompt_tokens": 5, "output_tokens": 1, "tenant": "Zo\u00eb"}', "tenant: want"),
+                               ('["millrace-trace", 1, {}]', "version 1; want version 2")):
+                with self.subTest(text):
+                    (self.folder / "bad").write_text(text)
+                    self.told_in_one_line(run_cli("loadgen", "--target", server.target, "--trace", self.folder / "bad"), word)
+
+    def test_a_server_that_cannot_be_loaded_is_told_in_one_line(self):
+        self.told_in_one_line(run_cli("loadgen", "--target", self.known_server(vocab_size=0)), "has 0 tokens")
+        with Server() as server:
+            server.process.send_signal(signal.SIGSTOP)
+            self.told_in_one_line(run_cli("loadgen", "--target", server.target), "DEADLINE_EXCEEDED")
+            server.process.send_signal(signal.SIGCONT)
+        for flag in ("--prompt-tokens", "--output-tokens"):
+            self.told_in_one_line(run_cli("loadgen", "--target", "127.0.0.1:1", flag, "many"), f"{flag} 'many'", code=2)
+
+    def test_a_file_may_have_any_name(self):
+        trace = os.fsencode(self.folder) + b"/\xff"
+        pathlib.Path(os.fsdecode(trace)).write_text('{"at": 0, "prompt_tokens": 3, "output_tokens": 2}')
+        with Server() as server:
+            found = self.loadgen(server.target, "--trace", os.fsdecode(trace))
+        self.assertEqual(found["trace"].encode(), self.folder.as_posix().encode() + "/\ufffd".encode())
 
 
 if __name__ == "__main__":
