@@ -24,9 +24,10 @@ class MetricsPage {
   // The growth since `earlier` of millrace_requests_total by code, over Generate; no zeros, no OK.
   std::map<std::string, double> ErrorsSince(const MetricsPage& earlier) const;
 
- private:
+  // The value of name{labels}, as it stands on the page; 0 without it.
   double Value(const std::string& series) const;
 
+ private:
   std::map<std::string, double> series_;                     // name{labels} as it stands there
   std::map<std::string, std::map<double, double>> buckets_;  // of histograms: by bound, cumulative
 };

@@ -22,11 +22,15 @@ namespace {
 
 constexpr char kName[] = "top";
 constexpr auto kPeriod = std::chrono::seconds(1);
+// What a question may take: shorter than the second between two pictures.
+constexpr auto kPatience = std::chrono::milliseconds(900);
+// With --once nobody asks again, and the question includes the connection.
+constexpr auto kPatienceOnce = std::chrono::seconds(5);
 
 // One plain picture, for scripts.
 int PrintOnce(TopSource* source) {
   const TopState& state = source->Poll();
-  if (!state.trouble.empty()) return Fail(kName, state.trouble.substr(0, state.trouble.find(';')));
+  if (!state.trouble.empty()) return Fail(kName, state.trouble);
   TopSize size = OutputSize();
   size.rows = SIZE_MAX;
   for (const TopLine& line : DrawTop(state, size)) std::puts(line.text.c_str());
@@ -73,7 +77,7 @@ int RunTop(int argc, char** argv) {
   if (!once && (isatty(STDIN_FILENO) == 0 || isatty(STDOUT_FILENO) == 0)) {
     return Fail(kName, "this is no terminal; --once prints one picture", 2);
   }
-  TopSource source(target, metrics);
+  TopSource source(target, metrics, once ? kPatienceOnce : kPatience);
   return once ? PrintOnce(&source) : Watch(&source);
 }
 

@@ -14,14 +14,14 @@
 namespace millrace::cli {
 namespace {
 
-// Of a question: shorter than the second between two pictures.
-constexpr auto kTimeout = std::chrono::milliseconds(900);
 // A server that comes back is found within a second, not after gRPC's two minutes.
 constexpr int kReconnectMs = 500;
 // As many seconds as the widest terminals have columns.
 constexpr std::size_t kHistory = 300;
 // Quantiles are of what came within it: long enough for some calls, short enough to be of now.
 constexpr double kWindowSeconds = 60;
+// Of the metrics page: another value is another process.
+constexpr char kStarted[] = "process_start_time_seconds";
 
 struct Histogram {
   const char* title;
@@ -54,14 +54,12 @@ const char* StateName(v1::ServerState state) {
   }
 }
 
-void SetDeadline(grpc::ClientContext* context) {
-  context->set_deadline(std::chrono::system_clock::now() + kTimeout);
-}
-
 }  // namespace
 
-TopSource::TopSource(std::string target, std::string metrics)
-    : metrics_(std::move(metrics)), stub_(v1::GenerationService::NewStub(Connect(target))) {
+TopSource::TopSource(std::string target, std::string metrics, Duration patience)
+    : patience_(patience),
+      metrics_(std::move(metrics)),
+      stub_(v1::GenerationService::NewStub(Connect(target))) {
   state_.target = std::move(target);
   state_.with_metrics = !metrics_.empty();
 }
@@ -74,14 +72,14 @@ const TopState& TopSource::Poll() {
 
 void TopSource::AskLoad() {
   grpc::ClientContext context;
-  SetDeadline(&context);
+  context.set_deadline(std::chrono::system_clock::now() + patience_);
   v1::Load load;
   const grpc::Status status = stub_->GetLoad(&context, v1::GetLoadRequest(), &load);
   if (!status.ok()) {
     if (!silent_since_) silent_since_ = clock_.Now();
+    state_.silent_seconds = ToSeconds(clock_.Now() - *silent_since_);
     state_.trouble =
-        absl::StrFormat("%s does not answer for %.0f s (%s: %s); trying again each second",
-                        state_.target, ToSeconds(clock_.Now() - *silent_since_),
+        absl::StrFormat("%s does not answer (%s: %s)", state_.target,
                         std::string(CodeName(status.error_code())), status.error_message());
     // Another one may come back.
     model_known_ = false;
@@ -106,7 +104,7 @@ void TopSource::AskLoad() {
 
 bool TopSource::AskModel() {
   grpc::ClientContext context;
-  SetDeadline(&context);
+  context.set_deadline(std::chrono::system_clock::now() + patience_);
   v1::ModelInfo info;
   // While it loads there is none.
   if (!stub_->GetModelInfo(&context, v1::GetModelInfoRequest(), &info).ok()) return false;
@@ -119,19 +117,22 @@ bool TopSource::AskModel() {
 
 void TopSource::AskMetrics() {
   httplib::Client client("http://" + metrics_);
-  client.set_connection_timeout(kTimeout);
-  client.set_read_timeout(kTimeout);
+  client.set_connection_timeout(patience_);
+  client.set_read_timeout(patience_);
   const httplib::Result answer = client.Get("/metrics");
   if (!answer || answer->status != 200) {
     state_.metrics_trouble = absl::StrCat(
         metrics_, " has no metrics (",
-        answer ? absl::StrCat("HTTP ", answer->status) : httplib::to_string(answer.error()),
-        "); trying again each second");
-    scrapes_.clear();
+        answer ? absl::StrCat("HTTP ", answer->status) : httplib::to_string(answer.error()), ")");
     return;
   }
   state_.metrics_trouble.clear();
-  scrapes_.push_back({clock_.Now(), MetricsPage::Parse(answer->body)});
+  MetricsPage page = MetricsPage::Parse(answer->body);
+  // Another run of the server counts from 0 again: nothing is compared with the run before.
+  if (!scrapes_.empty() && page.Value(kStarted) != scrapes_.back().page.Value(kStarted)) {
+    scrapes_.clear();
+  }
+  scrapes_.push_back({clock_.Now(), std::move(page)});
   // The first stays until the second is as old as the window.
   while (scrapes_.size() > 2 && ToSeconds(scrapes_.back().at - scrapes_[1].at) >= kWindowSeconds) {
     scrapes_.pop_front();

@@ -1,5 +1,5 @@
 // Where `millrace top` knows it from: asks a server over gRPC, and its metrics page over HTTP.
-// Driven by one thread; a poll waits for at most about two seconds.
+// Driven by one thread.
 #ifndef MILLRACE_CLI_TOP_SOURCE_H_
 #define MILLRACE_CLI_TOP_SOURCE_H_
 
@@ -17,8 +17,9 @@ namespace millrace::cli {
 
 class TopSource {
  public:
-  // `metrics` is the HOST:PORT of the page; empty: none.
-  TopSource(std::string target, std::string metrics);
+  // `metrics` is the HOST:PORT of the page; empty: none. `patience` is what each of a poll's
+  // questions may take: the load, the model when that is not known yet, the page.
+  TopSource(std::string target, std::string metrics, Duration patience);
 
   // Asks once. What could not be had stays as it was, and `trouble` says why.
   const TopState& Poll();
@@ -35,6 +36,7 @@ class TopSource {
   void ShowMetrics();
 
   const SteadyClock clock_;
+  const Duration patience_;
   const std::string metrics_;
   std::unique_ptr<v1::GenerationService::Stub> stub_;
   TopState state_;

@@ -18,7 +18,8 @@
 namespace millrace::cli {
 namespace {
 
-constexpr std::array<int, 3> kEndingSignals = {SIGINT, SIGTERM, SIGHUP};
+// Of those that end a process and are not a fault of its own.
+constexpr std::array<int, 4> kEndingSignals = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
 constexpr std::string_view kEnter = "\033[?1049h\033[?25l";  // the other screen, no cursor
 constexpr std::string_view kLeave = "\033[0m\033[?25h\033[?1049l";
 
@@ -93,17 +94,18 @@ TopTerminal::~TopTerminal() {
 }
 
 void TopTerminal::Show(const std::vector<TopLine>& lines) {
-  // Over the last picture rather than after a clear: nothing flickers.
+  // Over the last picture, line by line, rather than after a clear: nothing flickers. A line is
+  // erased before it is written: behind a text as wide as the terminal the cursor still stands on
+  // its last character, and an erase would take that away.
   std::string out = "\033[H";
   for (std::size_t i = 0; i < lines.size(); ++i) {
     if (i > 0) out += "\r\n";
+    out += i + 1 < lines.size() ? "\033[K" : "\033[J";
     const std::string_view code = Code(lines[i].ink);
     out += code;
     out += lines[i].text;
     if (!code.empty()) out += "\033[0m";
-    out += "\033[K";
   }
-  out += "\033[J";
   WriteAll(out);
 }
 

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "runtime/tokenizer/utf8.h"
 
 namespace millrace::cli {
 namespace {
@@ -19,16 +20,19 @@ constexpr double kKvWarning = 0.8;
 constexpr double kKvBad = 0.95;
 constexpr double kPercent = 100;
 
-// The first `columns` characters. What a server sends must not reach the terminal as commands.
-std::string Cut(std::string_view text, std::size_t columns) {
-  constexpr unsigned char kFollows = 0xC0, kFollowing = 0x80, kFirstPrintable = 0x20,
-                          kDelete = 0x7F;
+// Of the two ranges of control characters, and the one between.
+bool Controls(char32_t c) { return c < U' ' || (c >= U'\x7F' && c < U'\xA0'); }
+
+// What fits the width. What a server sends must not reach the terminal as commands: neither as
+// control characters nor as bytes that are no UTF-8, or are none to this terminal.
+std::string Cut(std::string_view text, const TopSize& size) {
+  const std::string valid = ReplaceInvalidUtf8(text);
   std::string out;
-  std::size_t characters = 0;
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if ((byte & kFollows) != kFollowing && ++characters > columns) break;
-    out += byte < kFirstPrintable || byte == kDelete ? '?' : c;
+  std::size_t at = 0;
+  for (std::size_t characters = 0; at < valid.size() && characters < size.columns; ++characters) {
+    const char32_t c = NextCodePoint(valid, &at);
+    const bool shown = !Controls(c) && (size.utf8 || c < U'\x7F');
+    AppendUtf8(shown ? c : U'?', &out);
   }
   return out;
 }
@@ -120,14 +124,18 @@ std::vector<TopLine> DrawTop(const TopState& state, const TopSize& size) {
   lines.push_back({absl::StrCat("millrace ", state.version, state.version.empty() ? "" : "  ",
                                 state.target, "  ", state.state),
                    Ink::kTitle});
-  if (!state.trouble.empty()) lines.push_back({state.trouble, Ink::kBad});
+  if (!state.trouble.empty()) {
+    lines.push_back({absl::StrFormat("%s, for %.0f s; trying again each second", state.trouble,
+                                     state.silent_seconds),
+                     Ink::kBad});
+  }
   lines.push_back({Labelled("model", state.model)});
   lines.push_back({Labelled("device", state.device)});
   lines.push_back({});
   AddLoad(state, size, &lines);
   if (state.with_metrics) AddMetrics(state, &lines);
   if (lines.size() > size.rows) lines.resize(size.rows);
-  for (TopLine& line : lines) line.text = Cut(line.text, size.columns);
+  for (TopLine& line : lines) line.text = Cut(line.text, size);
   return lines;
 }
 

@@ -18,9 +18,10 @@ struct LatencyRow {
 // Everything that is known of a server at a moment.
 struct TopState {
   std::string target;
-  std::string state;    // serving, loading, draining
-  std::string trouble;  // why it does not answer, and since when; empty: it does
-  std::string model;    // with its quantisation
+  std::string state;          // serving, loading, draining
+  std::string trouble;        // that it does not answer, and why; empty: it does
+  double silent_seconds = 0;  // since it answered last
+  std::string model;          // with its quantisation
   std::string device;
   std::string version;
   std::uint32_t running = 0;
@@ -50,7 +51,7 @@ struct TopLine {
 struct TopSize {
   std::size_t columns = 80;
   std::size_t rows = 24;
-  bool utf8 = true;  // else the pictures are of ASCII
+  bool utf8 = true;  // else all is ASCII
 };
 
 // At most rows lines, each of at most columns characters, none of which controls a terminal.

@@ -1,6 +1,8 @@
 """millrace top: in a real terminal (tmux), and as one picture for scripts."""
+import os
 import pathlib
 import re
+import signal
 import subprocess
 import tempfile
 import time
@@ -44,6 +46,12 @@ class Terminal:
                 return screen
             time.sleep(0.05)
         raise AssertionError(f"never saw {pattern!r} without {absent!r}; the last screen:\n{self.screen()}")
+
+    def child(self):
+        """The process that the shell waits for."""
+        shell = self.tmux("display-message", "-p", "#{pane_pid}").strip()
+        child, = pathlib.Path(f"/proc/{shell}/task/{shell}/children").read_text().split()
+        return int(child)
 
     def state(self):
         """(whether a program has the other screen, whether the cursor shows)"""
@@ -109,17 +117,57 @@ class Top(unittest.TestCase):
             terminal.wait_for("serving$")
             server.process.kill()
             server.wait()
-            terminal.wait_for("^" + re.escape(server.target) + " does not answer for .*trying again")
+            terminal.wait_for("^" + re.escape(server.target) + r" does not answer .*, for \d+ s; trying again")
             with Server(grpc_port=server.target.rsplit(":", 1)[1]):
                 terminal.wait_for("^running +0", absent="does not answer")
             self.leave(terminal, "C-c")
+
+    def test_every_way_out_gives_the_terminal_back(self):
+        with Server() as server:
+            for key in ("q", "C-c", "C-\\"):
+                with self.subTest(key), Terminal() as terminal:
+                    terminal.type(f"cd {terminal.folder.name}")
+                    self.start(terminal, "--target", server.target)
+                    terminal.wait_for("serving$")
+                    self.leave(terminal, key)
+
+    def refuse(self, server, times):
+        for _ in range(times):
+            with expect_status(self, grpc.StatusCode.NOT_FOUND):
+                list(server.stub.Generate(request(model="another")))
+
+    def test_a_server_that_was_started_anew_is_counted_from_zero(self):
+        most = 10  # errors of the first run: more than are made of the second
+        with Server() as server, Terminal() as terminal:
+            ports = dict(zip(("grpc_port", "metrics_port"),
+                             (address.rsplit(":", 1)[1] for address in (server.target, server.metrics_address))))
+            terminal.type(f"cd {terminal.folder.name}; set +m")  # so that a stopped child does not come back to the shell
+            self.refuse(server, most)  # before its first look, with which it compares all later ones
+            self.start(terminal, "--target", server.target, "--metrics", server.metrics_address)
+            terminal.wait_for(r"^last \d+ s")
+            # It must not see that nobody was there for a moment.
+            os.kill(terminal.child(), signal.SIGSTOP)
+            server.process.kill()
+            server.wait()
+            with Server(**ports) as again:
+                os.kill(terminal.child(), signal.SIGCONT)
+                terminal.wait_for("^errors +none$")
+                # Those before its first look at the new run do not count; there are some for later ones.
+                for _ in range(most - 1):
+                    self.refuse(again, 1)
+                    looks = time.monotonic() + 2
+                    while time.monotonic() < looks:
+                        if re.search(r"^errors +NOT_FOUND [1-9]$", terminal.screen(), re.M):
+                            self.leave(terminal, "q")
+                            return
+                        time.sleep(0.05)
+                self.fail(terminal.screen())
 
     def test_once_prints_one_plain_picture(self):
         with Server() as server:
             for _ in range(3):
                 generate(server)
-            with expect_status(self, grpc.StatusCode.NOT_FOUND):
-                list(server.stub.Generate(request(model="another")))
+            self.refuse(server, 1)
             done = run_cli("top", "--target", server.target, "--metrics", server.metrics_address, "--once")
             self.assertEqual((done.returncode, done.stderr), (0, ""))
             self.assertNotIn("\033", done.stdout)
