@@ -35,17 +35,33 @@ std::string UtcNow() {
   return text.data();
 }
 
-// Control characters become escapes, so that one event stays one line.
+// Of the second range of control characters, U+0080 to U+009F, UTF-8 has the same first byte.
+constexpr unsigned char kSecondControls = 0xC2;
+
+bool IsSecondControl(std::string_view text, std::size_t at) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  return byte(at) == kSecondControls && at + 1 < text.size() && byte(at + 1) >= 0x80 &&
+         byte(at + 1) < 0xA0;
+}
+
+void AppendEscape(char c, std::string* out) {
+  std::array<char, 8> escape{};
+  std::snprintf(escape.data(), escape.size(), "\\u%04x", static_cast<unsigned char>(c));
+  out->append(escape.data());
+}
+
+// Control characters become escapes, so that one event stays one line, and none of what callers
+// sent is a command to the terminal that shows it.
 void AppendEscaped(std::string_view text, std::string* out) {
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
     if (c == '"' || c == '\\') {
       out->push_back('\\');
       out->push_back(c);
-    } else if (byte < 0x20) {
-      std::array<char, 8> escape{};
-      std::snprintf(escape.data(), escape.size(), "\\u%04x", byte);
-      out->append(escape.data());
+    } else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) {
+      AppendEscape(c, out);
+    } else if (IsSecondControl(text, i)) {
+      AppendEscape(text[++i], out);
     } else {
       out->push_back(c);
     }

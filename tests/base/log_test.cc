@@ -30,6 +30,21 @@ TEST(Log, KeepsAnEventOnOneLine) {
   EXPECT_THAT(text.substr(0, text.size() - 1), Not(HasSubstr("\n")));
 }
 
+TEST(Log, WritesNoCommandToATerminal) {
+  for (const LogFormat format : {LogFormat::kText, LogFormat::kJson}) {
+    ConfigureLog(LogLevel::kInfo, format);
+    ::testing::internal::CaptureStderr();
+    // An escape, a delete, and the same escape's other form, U+009B, beside letters that begin
+    // alike.
+    Log(LogLevel::kInfo, "m",
+        {{"key",
+          "\033[2J\x7F\xC2\x9B"
+          "2J\xC2\xA0\xC3\x9B"}});
+    EXPECT_THAT(::testing::internal::GetCapturedStderr(),
+                HasSubstr("\\u001b[2J\\u007f\\u009b2J\xC2\xA0\xC3\x9B"));
+  }
+}
+
 TEST(Log, WritesJsonThatIsJson) {
   const std::string text = Logged(LogFormat::kJson, LogLevel::kError);
   EXPECT_THAT(text, HasSubstr(R"("level":"error","message":"two\u000alines","key":"a \"b\""})"));
