@@ -20,7 +20,8 @@ namespace {
 // A scraper and two probes at a time, and browsers: they open connections ahead of need, and each
 // holds a thread until its first request or kReadSeconds.
 constexpr int kThreads = 6;
-// A peer that says nothing for so long is let go: three of them must not block the probes for long.
+// A peer that says nothing for so long is let go: kThreads of them must not block the probes for
+// long.
 constexpr int kReadSeconds = 5;
 
 // As HTTP writes it. The page takes the uptime from it, for a browser's clock may be wrong.
