@@ -41,6 +41,11 @@ enum class KvDType : std::uint8_t {
 // constant of the numerics (docs/numerics.md), so block sizes must divide it.
 inline constexpr std::int32_t kKvPartition = 256;
 
+// Partitions that hold `positions` positions.
+[[gnu::always_inline]] constexpr std::int64_t NumPartitions(std::int64_t positions) {
+  return (positions + kKvPartition - 1) / kKvPartition;
+}
+
 struct KvLayout {
   std::int32_t num_layers = 0;
   std::int32_t num_kv_heads = 0;

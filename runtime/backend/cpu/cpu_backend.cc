@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status.h"
+#include "runtime/backend/step_check.h"
 
 namespace millrace::cpu {
 
@@ -35,35 +36,6 @@ absl::Status CpuBackend::Prepare(const Program& program, const BackendLimits& li
   return absl::OkStatus();
 }
 
-absl::Status CpuBackend::CheckInput(const StepInput& input) const {
-  const auto tokens = static_cast<std::int64_t>(input.token_ids.size());
-  const auto sequences = static_cast<std::int64_t>(input.context_len.size());
-  const auto rows = static_cast<std::int64_t>(input.logit_rows.size());
-  if (tokens < 1 || tokens > limits_.max_tokens || sequences > limits_.max_seqs ||
-      rows > limits_.max_logit_rows) {
-    return absl::InternalError(absl::StrCat("a step of ", tokens, " tokens, ", sequences,
-                                            " sequences and ", rows, " logit rows; prepared for ",
-                                            limits_.max_tokens, ", ", limits_.max_seqs, " and ",
-                                            limits_.max_logit_rows));
-  }
-  for (std::int64_t s = 0; s < sequences; ++s) {
-    const auto i = static_cast<std::size_t>(s);
-    const std::int64_t blocks = input.block_table_start[i + 1] - input.block_table_start[i];
-    if (input.context_len[i] < 1 || input.context_len[i] > limits_.max_context ||
-        input.context_len[i] > blocks * limits_.kv.block_size) {
-      return absl::InternalError(absl::StrCat("sequence ", s, ": context ", input.context_len[i],
-                                              " in ", blocks, " blocks of ",
-                                              limits_.kv.block_size));
-    }
-  }
-  for (const std::int32_t block : input.block_table) {
-    if (block < 0 || block >= limits_.num_kv_blocks) {
-      return absl::InternalError(absl::StrCat("KV block ", block, " of ", limits_.num_kv_blocks));
-    }
-  }
-  return absl::OkStatus();
-}
-
 absl::Status CpuBackend::ResolveTokens(const StepInput& input) {
   token_ids_.assign(input.token_ids.begin(), input.token_ids.end());
   for (const DeferredToken& deferred : input.deferred) {
@@ -74,19 +46,13 @@ absl::Status CpuBackend::ResolveTokens(const StepInput& input) {
     }
     token_ids_[static_cast<std::size_t>(deferred.token_index)] = last_sampled_[row];
   }
-  for (const std::int32_t id : token_ids_) {
-    if (id < 0 || id >= program_.dims.vocab) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("token ", id, " outside of the vocabulary of ", program_.dims.vocab));
-    }
-  }
-  return absl::OkStatus();
+  return CheckTokens(token_ids_, program_.dims.vocab);
 }
 
 absl::StatusOr<StepTicket> CpuBackend::Launch(const StepInput& input) {
   MILLRACE_CHECK(executor_ != nullptr, "Launch before Prepare");
   MILLRACE_CHECK(!finished_.has_value(), "one step in flight at a time");
-  MILLRACE_RETURN_IF_ERROR(CheckInput(input));
+  MILLRACE_RETURN_IF_ERROR(CheckStep(input, limits_));
   MILLRACE_RETURN_IF_ERROR(ResolveTokens(input));
   StepOutput output;
   executor_->Run(program_, input, token_ids_, &output);

@@ -43,7 +43,6 @@ class CpuBackend final : public Backend {
   absl::StatusOr<StepOutput> Await(StepTicket ticket) override;
 
  private:
-  absl::Status CheckInput(const StepInput& input) const;
   // token_ids with those that an earlier step sampled put in.
   absl::Status ResolveTokens(const StepInput& input);
 

@@ -51,11 +51,6 @@ struct StepBuffers {
   HugeBuffer memory;
 };
 
-// Partitions that hold `positions` positions.
-constexpr std::int64_t NumPartitions(std::int64_t positions) {
-  return (positions + kKvPartition - 1) / kKvPartition;
-}
-
 }  // namespace millrace::cpu
 
 #endif  // MILLRACE_RUNTIME_BACKEND_CPU_STEP_BUFFERS_H_

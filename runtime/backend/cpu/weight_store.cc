@@ -12,6 +12,7 @@
 #include "base/status.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/tile_layout.h"
+#include "runtime/backend/weight_check.h"
 
 namespace millrace::cpu {
 namespace {
@@ -79,20 +80,6 @@ absl::Status ReadWeight(const ByteSource& source, Weight* weight) {
   return absl::OkStatus();
 }
 
-absl::Status Describe(std::string_view name, const Weight& weight, const ByteSource& source) {
-  const std::uint64_t wanted =
-      static_cast<std::uint64_t>(weight.experts * weight.rows * RowBytes(weight.dtype, weight.k));
-  if (source.size_bytes() == wanted && wanted > 0) return absl::OkStatus();
-  if (source.size_bytes() == 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "tensor '", std::string(name), "': matmul weight has EMPTY data buffer (in_dim=", weight.k,
-        ", out_dim=", weight.rows, ", qtype=", std::string(Info(weight.dtype).name), ")"));
-  }
-  return absl::InvalidArgumentError(absl::StrCat("tensor '", std::string(name), "' has ",
-                                                 source.size_bytes(), " bytes; its shape needs ",
-                                                 wanted));
-}
-
 // Names of tensors have at most 64 bytes, but for files that mean harm.
 constexpr std::size_t kNameInCache = 1024;
 
@@ -128,13 +115,7 @@ void WeightStore::FinishLoading() {
 absl::StatusOr<WeightId> WeightStore::Load(std::string_view name, DType dtype,
                                            std::span<const std::int64_t> shape,
                                            const ByteSource& source) {
-  const bool positive =
-      std::all_of(shape.begin(), shape.end(), [](std::int64_t d) { return d > 0; });
-  if (shape.empty() || shape.size() > 3 || !positive ||
-      shape.back() % Info(dtype).block_values != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "tensor '", std::string(name), "': want 1 to 3 dimensions, rows of whole blocks"));
-  }
+  MILLRACE_RETURN_IF_ERROR(CheckWeight(name, dtype, shape, source));
   auto weight = std::make_unique<Weight>();
   weight->name = name;
   weight->dtype = dtype;
@@ -144,7 +125,6 @@ absl::StatusOr<WeightId> WeightStore::Load(std::string_view name, DType dtype,
   weight->tile_rows = SelectMatmul(dtype, isa_).tile_rows;
   weight->tile_bytes = TileBytes(dtype, weight->k, weight->tile_rows);
   weight->expert_bytes = TiledBytes(dtype, weight->rows, weight->k, weight->tile_rows);
-  MILLRACE_RETURN_IF_ERROR(Describe(name, *weight, source));
   MILLRACE_RETURN_IF_ERROR(Fill(source, weight.get()));
   if (shape.size() == 1 && dtype != DType::kF32) {
     MILLRACE_ASSIGN_OR_RETURN(HugeBuffer floats, HugeBuffer::Allocate(weight->k * 4, name));

@@ -1,6 +1,6 @@
 // How attention is cut into units: every query meets every partition that it sees exactly once, and
 // shares it only with queries that see the same blocks.
-#include "runtime/backend/cpu/attention_plan.h"
+#include "runtime/backend/attention_plan.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -14,7 +14,7 @@
 
 #include "kernels/paged_kv.h"
 
-namespace millrace::cpu {
+namespace millrace {
 namespace {
 
 using ::testing::Each;
@@ -209,4 +209,4 @@ TEST(AttentionPlan, IsSoundForRandomSteps) {
 }
 
 }  // namespace
-}  // namespace millrace::cpu
+}  // namespace millrace

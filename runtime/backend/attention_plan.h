@@ -6,9 +6,9 @@
 // wholly in the past of all of them. Sharing changes no bit: a query's partial of a partition
 // depends on the query, the cache and the position alone (kernels/cpu/attention.h).
 //
-// A value; built by one thread, read by all workers.
-#ifndef MILLRACE_RUNTIME_BACKEND_CPU_ATTENTION_PLAN_H_
-#define MILLRACE_RUNTIME_BACKEND_CPU_ATTENTION_PLAN_H_
+// The same for every device. A value; built by one thread, read by all workers.
+#ifndef MILLRACE_RUNTIME_BACKEND_ATTENTION_PLAN_H_
+#define MILLRACE_RUNTIME_BACKEND_ATTENTION_PLAN_H_
 
 #include <cstdint>
 #include <span>
@@ -17,7 +17,7 @@
 
 #include "runtime/backend/backend.h"
 
-namespace millrace::cpu {
+namespace millrace {
 
 class AttentionPlan {
  public:
@@ -95,6 +95,6 @@ class AttentionPlan {
   std::vector<std::pair<std::int32_t, std::int32_t>> groups_, next_groups_;  // ranges of group_
 };
 
-}  // namespace millrace::cpu
+}  // namespace millrace
 
-#endif  // MILLRACE_RUNTIME_BACKEND_CPU_ATTENTION_PLAN_H_
+#endif  // MILLRACE_RUNTIME_BACKEND_ATTENTION_PLAN_H_

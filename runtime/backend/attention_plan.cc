@@ -1,13 +1,13 @@
-#include "runtime/backend/cpu/attention_plan.h"
+#include "runtime/backend/attention_plan.h"
 
 #include <algorithm>
 #include <cstddef>
 #include <numeric>
 
 #include "base/math.h"
-#include "runtime/backend/cpu/step_buffers.h"
+#include "kernels/paged_kv.h"
 
-namespace millrace::cpu {
+namespace millrace {
 namespace {
 
 template <typename T>
@@ -211,4 +211,4 @@ std::span<const std::int32_t> AttentionPlan::Blocks(std::int32_t tile,
                                      static_cast<std::size_t>(end - first));
 }
 
-}  // namespace millrace::cpu
+}  // namespace millrace
