@@ -1,0 +1,48 @@
+// Root mean square norm of rows, and its result in every format that readers read: to the bit
+// kernels/cpu/norm.h followed by kernels/cpu/quantize.h. Host code; thread-safe. Owns nothing.
+#ifndef MILLRACE_KERNELS_CUDA_NORM_H_
+#define MILLRACE_KERNELS_CUDA_NORM_H_
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/quantize.h"
+
+namespace millrace::cuda {
+
+// All pointers are the device's.
+struct NormParams {
+  float* x = nullptr;  // [..][n], x_stride floats from row to row
+  std::int64_t x_stride = 0;
+  const float* weight = nullptr;  // [n]
+  std::int32_t n = 0;
+  float eps = 0.0F;
+  // Row r is that of x at row_index[r]; at r itself where this is null.
+  const std::int32_t* row_index = nullptr;  // [*num_rows]
+  const std::int32_t* num_rows = nullptr;   // [1], at most max_rows
+  std::int32_t max_rows = 0;
+  // Where not null, x = x + add comes first, and x keeps it. REQUIRES: then row_index is null.
+  const float* add = nullptr;  // [*num_rows][n]
+  // Row r of the result. REQUIRES: n is a multiple of 32 for q8x32, of 256 for q8x256.
+  ActivationRows out;
+  bool chained = false;  // kernels/cuda/launch.h
+};
+
+cudaError_t LaunchNorm(const NormParams& params, cudaStream_t stream);
+
+// Rows of floats in every format, and nothing else: row r of `x` is row r of `out`.
+struct QuantizeParams {
+  const float* x = nullptr;  // [*num_rows][n]
+  std::int32_t n = 0;
+  const std::int32_t* num_rows = nullptr;  // [1], at most max_rows
+  std::int32_t max_rows = 0;
+  ActivationRows out;
+  bool chained = false;
+};
+
+cudaError_t LaunchQuantize(const QuantizeParams& params, cudaStream_t stream);
+
+}  // namespace millrace::cuda
+
+#endif  // MILLRACE_KERNELS_CUDA_NORM_H_
