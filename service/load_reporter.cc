@@ -27,6 +27,15 @@ bool IsError(grpc::StatusCode code) {
   }
 }
 
+// Above 1 when requests wait: of two full servers the one with the shorter queue is the better. And
+// never below one place, which the call that brings a report had itself: 0 stands for "not set",
+// and balancers pass such a report over, so that a server which is idle at the end of each of its
+// calls would never be known as one.
+double Utilization(const LoadSnapshot& load) {
+  const int places = std::max(load.running + load.waiting, 1);
+  return std::max(KvUse(load), Share(places, load.max_running));
+}
+
 }  // namespace
 
 double KvUse(const LoadSnapshot& load) { return Share(load.kv_blocks_used, load.kv_blocks_total); }
@@ -55,9 +64,7 @@ double RateWindow::PerSecond(TimePoint now) const {
 OrcaLoadReport MakeLoadReport(const LoadSnapshot& load, double requests, double errors) {
   const double kv = KvUse(load);
   OrcaLoadReport report;
-  // Above 1 when requests wait: of two full servers the one with the shorter queue is the better.
-  report.set_application_utilization(
-      std::max(kv, Share(load.running + load.waiting, load.max_running)));
+  report.set_application_utilization(Utilization(load));
   report.set_mem_utilization(kv);
   report.set_rps_fractional(requests);
   report.set_eps(errors);

@@ -16,6 +16,7 @@ import yaml
 TEMPLATE = pathlib.Path(__file__).resolve().parent / "envoy.yaml"
 # As in the comment of the template's circuit breakers.
 REQUESTS_PER_SERVER = 512
+WEIGHTED = "extensions.load_balancing_policies.client_side_weighted_round_robin"
 
 
 def parse_address(text):
@@ -40,8 +41,19 @@ def http_filter(listener, name):
     return found[0]["typed_config"]
 
 
+def weigh_by_load(cluster, seconds):
+    """Weights, made anew every so many seconds, of the load reports (ORCA) that come with calls, in place of least request."""
+    del cluster["lb_policy"], cluster["least_request_lb_config"]
+    # A server has the median weight until it has reported for as long, and again when it has had no call for ten seconds,
+    # over which it reports its rate: what it last said is then of no use.
+    policy = {"@type": f"type.googleapis.com/envoy.{WEIGHTED}.v3.ClientSideWeightedRoundRobin",
+              "weight_update_period": f"{seconds}s", "blackout_period": f"{seconds}s", "weight_expiration_period": "10s"}
+    named = {"name": f"envoy.{WEIGHTED.removeprefix('extensions.')}", "typed_config": policy}
+    cluster["load_balancing_policy"] = {"policies": [{"typed_extension_config": named}]}
+
+
 def render(servers, listen=None, plain=None, admin=None, cert=None, key=None, ca=None, descriptor=None, access_log=None,
-           connection_age=None, health_interval=None):
+           connection_age=None, health_interval=None, by_load=None):
     """The configuration as a tree. What is None stays as in the template; listen="" leaves the TLS listener out."""
     tree = yaml.safe_load(TEMPLATE.read_text())
     listener, = tree["static_resources"]["listeners"]
@@ -78,6 +90,8 @@ def render(servers, listen=None, plain=None, admin=None, cert=None, key=None, ca
     if health_interval is not None:
         check = cluster["health_checks"][0]
         check["interval"] = check["no_traffic_interval"] = f"{health_interval}s"
+    if by_load is not None:
+        weigh_by_load(cluster, by_load)
     return tree
 
 
@@ -96,6 +110,8 @@ def main():
     parser.add_argument("--access-log", metavar="FILE", help="(/dev/stdout)")
     parser.add_argument("--connection-age", type=float, metavar="SECONDS", help="when callers must connect anew (600)")
     parser.add_argument("--health-interval", type=float, metavar="SECONDS", help="between two health checks (1)")
+    parser.add_argument("--by-load", type=float, nargs="?", const=1.0, metavar="SECONDS",
+                        help="weigh servers by the load that they report, every SECONDS (1), and not by open streams")
     arguments = vars(parser.parse_args())
     try:
         tree = render(**arguments)

@@ -42,6 +42,11 @@ TEST(LoadReport, TakesTheFullerOfPlacesAndCache) {
       << "a queue shows among full servers";
 }
 
+TEST(LoadReport, OfAnIdleServerIsThatOfOnePlaceAndNotUnset) {
+  EXPECT_DOUBLE_EQ(MakeLoadReport(Load(0, 0, 0), 1, 0).application_utilization(), 1.0 / 8);
+  EXPECT_EQ(MakeLoadReport(Load(0, 0, 0), 1, 0).mem_utilization(), 0);
+}
+
 TEST(LoadReport, HasEveryFigure) {
   const OrcaLoadReport report = MakeLoadReport(Load(2, 3, 40), 6.5, 0.5);
   EXPECT_DOUBLE_EQ(report.mem_utilization(), 0.4);
