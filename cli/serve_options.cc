@@ -44,7 +44,9 @@ void AddModelFlags(CLI::App* app, ServeOptions* options, Raw* raw) {
                   "The name clients may ask for (default: the file's general.name)");
   app->add_option("--chat-template", options->chat_template_file,
                   "A file with a Jinja chat template, instead of the model's own");
-  app->add_option("--device", options->load.device, "auto or cpu")->capture_default_str();
+  app->add_option("--device", options->load.device,
+                  "auto (a GPU where there is one and this build has CUDA), cpu, cuda or cuda:N")
+      ->capture_default_str();
   app->add_option("--ctx", raw->context,
                   "Context in tokens; auto: the model's, or what memory holds")
       ->capture_default_str();
@@ -56,6 +58,9 @@ void AddModelFlags(CLI::App* app, ServeOptions* options, Raw* raw) {
       ->capture_default_str();
   app->add_option("--kv-cache-bytes", raw->kv_cache_bytes,
                   "Size of the KV cache, as 2G or 500M; auto: from context, sequences and memory")
+      ->capture_default_str();
+  app->add_option("--kv-cache-fraction", options->load.kv_cache_fraction,
+                  "On a GPU, how much of the memory that weights leave an automatic KV cache takes")
       ->capture_default_str();
   app->add_option("--threads", options->load.threads,
                   "Worker threads, at most and (0) by default the physical cores the cgroup allows")
@@ -130,7 +135,6 @@ absl::Status RefuseLaterFlags(const ServeOptions& options, const Raw& raw) {
     if (!raw.later[i].empty()) return later(kLaterFlags[i]);
   }
   if (raw.kv_dtype == "fp8") return later("--kv-dtype fp8");
-  if (options.load.device.substr(0, 4) == "cuda") return later("--device " + options.load.device);
   return absl::OkStatus();
 }
 
@@ -153,8 +157,12 @@ absl::Status CheckRanges(const ServeOptions& options) {
   const std::string& isa = options.load.cpu_isa;
   if (!IsCpuIsaChoice(isa)) return Wrong("--cpu-isa", isa, kCpuIsaChoices);
   MILLRACE_RETURN_IF_ERROR(CheckLoadOptions(options.load));
-  if (options.load.device != "auto" && options.load.device != "cpu") {
-    return Wrong("--device", options.load.device, "auto or cpu");
+  if (!IsDeviceChoice(options.load.device)) {
+    return Wrong("--device", options.load.device, kDeviceChoices);
+  }
+  const double fraction = options.load.kv_cache_fraction;
+  if (!(fraction > 0.0 && fraction <= 1.0)) {
+    return Wrong("--kv-cache-fraction", absl::StrCat(fraction), "a number above 0, at most 1");
   }
   MILLRACE_RETURN_IF_ERROR(ParseHostPort(options.server.listen).status());
   return ParseHostPort(options.server.metrics).status();

@@ -1,7 +1,5 @@
 #include "kernels/cpu/rope.h"
 
-#include <cmath>
-
 #include "kernels/cpu/float_kernels.h"
 
 namespace millrace::cpu {
@@ -14,15 +12,6 @@ constexpr RopeVariant kVariants[] = {
 };
 
 }  // namespace
-
-void RopeAngles(std::int64_t position, std::span<const double> inverse_frequency, double magnitude,
-                float* cosines, float* sines) {
-  for (std::size_t i = 0; i < inverse_frequency.size(); ++i) {
-    const double angle = static_cast<double>(position) * inverse_frequency[i];
-    cosines[i] = static_cast<float>(magnitude * std::cos(angle));
-    sines[i] = static_cast<float>(magnitude * std::sin(angle));
-  }
-}
 
 std::span<const RopeVariant> RopeVariants() { return kVariants; }
 

@@ -14,12 +14,7 @@
 
 namespace millrace::cpu {
 
-// cosines[i] = float(magnitude * cos(position * inverse_frequency[i])), computed in double; sines
-// alike. inverse_frequency, cosines and sines are [rotary_dim / 2].
-void RopeAngles(std::int64_t position, std::span<const double> inverse_frequency, double magnitude,
-                float* cosines, float* sines);
-
-// Rotates `row` [rotary_dim] in place.
+// Rotates `row` [rotary_dim] in place; kernels/rope_angles.h makes the cosines and sines.
 using RopeFn = void (*)(float* row, std::int32_t rotary_dim, RopePairing pairing,
                         const float* cosines, const float* sines);
 

@@ -89,6 +89,9 @@ class Backend {
                                               std::span<const std::int64_t> shape,
                                               const ByteSource& source) = 0;
 
+  // Bytes of the memory that weights, scratch and KV cache take theirs from, as many as are left
+  // now.
+  virtual std::int64_t AvailableBytes() const = 0;
   // Bytes that weights take so far, and that Prepare would allocate for `limits` beside the KV
   // cache.
   virtual std::int64_t weight_bytes() const = 0;

@@ -20,9 +20,15 @@ bool IsCpuIsaChoice(std::string_view cpu_isa);
 // are never used, since threads that meet at barriers only wait for each other's cores.
 int ThreadsToUse(int threads);
 
-// `device` is auto or cpu (cuda:N: UNIMPLEMENTED in this version); `threads` as ThreadsToUse
-// takes it; `cpu_isa` is one of kCpuIsaChoices. INVALID_ARGUMENT naming the flag for others
-// and for a level that this machine lacks.
+// What --device takes, in words and as a check.
+inline constexpr char kDeviceChoices[] = "auto, cpu, cuda or cuda:N";
+bool IsDeviceChoice(std::string_view device);
+
+// `device` is one of kDeviceChoices. auto is the first CUDA device where the CUDA module
+// (runtime/backend/cuda/module.h) lies beside the program and finds one, else the CPU, and a line
+// of log says why; cuda:N fails where there is none. `threads` as ThreadsToUse takes it; `cpu_isa`
+// is one of kCpuIsaChoices. INVALID_ARGUMENT naming the flag for others and for a level that this
+// machine lacks.
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& device, int threads,
                                                      const std::string& cpu_isa,
                                                      const WeightCacheOptions& weight_cache = {});

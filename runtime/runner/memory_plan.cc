@@ -12,9 +12,6 @@ namespace {
 constexpr std::int64_t kReserveBytes = std::int64_t{256} << 20;
 // Below this a chat model is of no use; better to say so than to serve it.
 constexpr std::int64_t kMinAutoContext = 2048;
-// An automatic cache does not take more than this share of what is left: the machine is not ours
-// alone.
-constexpr double kAutoShare = 0.8;
 
 std::string Gigabytes(std::int64_t bytes) {
   return absl::StrFormat("%.2f GB", static_cast<double>(bytes) / 1e9);
@@ -37,9 +34,10 @@ absl::StatusOr<MemoryPlan> PlanMemory(const MemoryRequest& r) {
   const std::int64_t block_bytes = r.kv_bytes_per_token * r.block_size;
   // What the cache may take, in whole blocks.
   const std::int64_t budget =
-      r.kv_cache_bytes > 0 ? r.kv_cache_bytes
-                           : static_cast<std::int64_t>(
-                                 static_cast<double>(std::max<std::int64_t>(left, 0)) * kAutoShare);
+      r.kv_cache_bytes > 0
+          ? r.kv_cache_bytes
+          : static_cast<std::int64_t>(static_cast<double>(std::max<std::int64_t>(left, 0)) *
+                                      r.cache_share);
   if (r.kv_cache_bytes > left) {
     return absl::ResourceExhaustedError(
         absl::StrCat("--kv-cache-bytes ", r.kv_cache_bytes, " does not fit: ", Budget(r)));

@@ -20,6 +20,8 @@ struct MemoryRequest {
   std::int64_t context = 0;         // asked for; 0: auto
   std::int64_t kv_cache_bytes = 0;  // asked for; 0: auto
   std::int32_t max_num_seqs = 64;
+  // Of what weights and scratch leave, how much an automatic cache takes.
+  double cache_share = 0.8;
 };
 
 struct MemoryPlan {

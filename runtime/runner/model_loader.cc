@@ -7,8 +7,8 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "base/memory.h"
 #include "base/status.h"
 #include "runtime/backend/factory.h"
 #include "runtime/backend/weight_cache_options.h"
@@ -50,6 +50,9 @@ std::string Quantisation(const GgufFile& file) {
   return std::string(Info(most).name);
 }
 
+// An automatic KV cache takes no more of what is left: the machine is not ours alone.
+constexpr double kShareOfHostMemory = 0.8;
+
 BackendLimits MakeLimits(const LoadOptions& options, const ModelConfig& config) {
   BackendLimits limits;
   limits.max_tokens = options.max_num_batched_tokens;
@@ -83,7 +86,7 @@ absl::StatusOr<MemoryPlan> Plan(const LoadOptions& options, const GgufFile& file
   Program shape;
   shape.dims = model.Dims();
   MemoryRequest request;
-  request.available_bytes = AvailableMemoryBytes();
+  request.available_bytes = backend.AvailableBytes();
   request.weight_bytes = static_cast<std::int64_t>(model.WeightBytes(file));
   request.scratch_bytes = backend.ScratchBytes(shape, largest);
   request.kv_bytes_per_token = limits.kv.bytes_per_token();
@@ -92,6 +95,8 @@ absl::StatusOr<MemoryPlan> Plan(const LoadOptions& options, const GgufFile& file
   request.context = options.context;
   request.kv_cache_bytes = options.kv_cache_bytes;
   request.max_num_seqs = options.max_num_seqs;
+  request.cache_share =
+      absl::StartsWith(backend.device(), "cpu") ? kShareOfHostMemory : options.kv_cache_fraction;
   return PlanMemory(request);
 }
 
@@ -222,7 +227,7 @@ absl::StatusOr<ModelInspection> InspectModel(const LoadOptions& options) {
     out.kv_bytes_per_token_q8_0 = KvBytesPerToken(limits.kv, KvDType::kQ8_0);
   }
   out.weight_bytes_per_token = transformer.WeightBytesPerToken(*file);
-  out.available_bytes = AvailableMemoryBytes();
+  out.available_bytes = backend->AvailableBytes();
   return out;
 }
 

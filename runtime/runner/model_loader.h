@@ -26,8 +26,9 @@ std::optional<KvDType> ParseKvDType(std::string_view name);
 
 struct LoadOptions {
   std::string path;
-  std::string device = "auto";  // auto, cpu
-  std::int64_t context = 0;     // 0: min(the model's, what memory holds)
+  std::string device = "auto";     // auto, cpu or cuda:N
+  double kv_cache_fraction = 0.9;  // of what weights and scratch leave of a GPU's memory
+  std::int64_t context = 0;        // 0: min(the model's, what memory holds)
   KvDType kv_dtype = KvDType::kF16;
   std::int32_t block_size = 32;
   std::int64_t kv_cache_bytes = 0;  // 0: from the context, the sequences and the memory there is

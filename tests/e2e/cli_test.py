@@ -57,7 +57,7 @@ class CommandLine(unittest.TestCase):
         self.one_line(run_cli("bench", "--model", MODEL, "--shared-prefix"), 2, "--depth of at least 32")
 
     def test_flags_of_later_versions_say_so(self):
-        for flags in (["--http", "127.0.0.1:0"], ["--kv-dtype", "fp8"], ["--device", "cuda:0"]):
+        for flags in (["--http", "127.0.0.1:0"], ["--kv-dtype", "fp8"]):
             self.one_line(run_cli("serve", "--model", MODEL, *flags), 2, "not built yet")
 
     def test_a_file_that_is_no_model_is_refused_by_every_command(self):

@@ -53,12 +53,13 @@ _stub_folder, pb, pb_grpc, health_pb, health_grpc = _stubs()
 class Server:
     """A millrace server of its own on free ports; a context manager that stops it."""
 
-    def __init__(self, *flags, model=MODEL, wait=True, grpc_port=0, metrics_port=0, new_session=False):
+    def __init__(self, *flags, model=MODEL, wait=True, grpc_port=0, metrics_port=0, new_session=False,
+                 binary=BINARY, env=None):
         self.log_file = tempfile.NamedTemporaryFile(prefix="millrace-log-", suffix=".txt")
-        command = [BINARY, "serve", "--model", model, "--listen", f"127.0.0.1:{grpc_port}", "--metrics",
+        command = [binary, "serve", "--model", model, "--listen", f"127.0.0.1:{grpc_port}", "--metrics",
                    f"127.0.0.1:{metrics_port}", *flags]
         self.process = subprocess.Popen([part if isinstance(part, bytes) else str(part) for part in command], stdout=subprocess.PIPE, stderr=self.log_file,
-                                        text=True, start_new_session=new_session)
+                                        text=True, start_new_session=new_session, env=env)
         self.target = self.metrics_address = None
         self._channel = None
         if wait:

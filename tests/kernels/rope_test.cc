@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/reference/rope.h"
+#include "kernels/rope_angles.h"
 #include "tests/kernels/float_test_support.h"
 
 namespace millrace::cpu {

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/memory.h"
 #include "base/status.h"
 #include "runtime/backend/step_check.h"
 
@@ -17,6 +18,8 @@ absl::StatusOr<WeightId> CpuBackend::LoadWeight(std::string_view name, DType dty
                                                 const ByteSource& source) {
   return weights_.Load(name, dtype, shape, source);
 }
+
+std::int64_t CpuBackend::AvailableBytes() const { return AvailableMemoryBytes(); }
 
 std::int64_t CpuBackend::ScratchBytes(const Program& program, const BackendLimits& limits) const {
   return StepBuffers::Bytes(program.dims, limits);

@@ -36,6 +36,7 @@ class CpuBackend final : public Backend {
   absl::StatusOr<WeightId> LoadWeight(std::string_view name, DType dtype,
                                       std::span<const std::int64_t> shape,
                                       const ByteSource& source) override;
+  std::int64_t AvailableBytes() const override;
   std::int64_t weight_bytes() const override { return weights_.bytes(); }
   std::int64_t ScratchBytes(const Program& program, const BackendLimits& limits) const override;
   absl::Status Prepare(const Program& program, const BackendLimits& limits) override;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <utility>
 
+#include "kernels/rope_angles.h"
 #include "kernels/tile_layout.h"
 
 namespace millrace::cpu {

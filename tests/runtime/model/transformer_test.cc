@@ -33,6 +33,7 @@ class NamingBackend final : public Backend {
     bytes += source.size_bytes();
     return WeightId(static_cast<std::int32_t>(names.size()) - 1);
   }
+  std::int64_t AvailableBytes() const override { return 0; }
   std::int64_t weight_bytes() const override { return static_cast<std::int64_t>(bytes); }
   std::int64_t ScratchBytes(const Program&, const BackendLimits&) const override { return 0; }
   absl::Status Prepare(const Program&, const BackendLimits&) override { return absl::OkStatus(); }

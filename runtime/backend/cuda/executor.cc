@@ -1,0 +1,425 @@
+#include "runtime/backend/cuda/executor.h"
+
+#include <algorithm>
+#include <cmath>
+#include <variant>
+
+#include "base/check.h"
+#include "kernels/cuda/combine.h"
+#include "kernels/cuda/embed.h"
+#include "kernels/cuda/norm.h"
+#include "kernels/cuda/rope_append.h"
+#include "kernels/cuda/sampling.h"
+#include "kernels/cuda/swiglu.h"
+
+namespace millrace::cuda {
+namespace {
+
+// Up to here the pairs of a step have mostly experts of their own: sorting them would share little
+// and cost a kernel's dependency.
+constexpr std::int32_t kMaxUnsortedTokens = 8;
+
+std::byte* RowsOf(const ActivationRows& rows, DType reader) {
+  switch (Info(reader).activation) {
+    case ActivationFormat::kF32:
+      return rows.f32;
+    case ActivationFormat::kQ8x32:
+      return rows.q8x32;
+    case ActivationFormat::kQ8x256:
+      return rows.q8x256;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+Executor::Executor(const Program* program, const BackendLimits& limits, const DeviceFacts& device,
+                   const WeightStore* weights, const StepBuffers* buffers, const StepTables* tables,
+                   std::byte* kv_data)
+    : program_(*program),
+      dims_(program->dims),
+      limits_(limits),
+      device_(device),
+      weights_(weights),
+      buffers_(buffers),
+      tables_(tables),
+      kv_data_(kv_data),
+      chained_(device.major >= 9) {}
+
+cudaError_t Executor::Run(const StepShape& shape, int slot, cudaStream_t stream) {
+  shape_ = &shape;
+  slot_ = slot;
+  stream_ = stream;
+  error_ = cudaSuccess;
+  for (stage_ = 0; stage_ < program_.stages.size() && error_ == cudaSuccess; ++stage_) {
+    std::visit([this](const auto& stage) { (*this)(stage); }, program_.stages[stage_]);
+  }
+  return error_;
+}
+
+template <typename NextStage>
+const NextStage& Executor::Next() const {
+  const NextStage* next = stage_ + 1 < program_.stages.size()
+                              ? std::get_if<NextStage>(&program_.stages[stage_ + 1])
+                              : nullptr;
+  MILLRACE_CHECK(next != nullptr, "the program's stages are in another order");
+  return *next;
+}
+
+ActivationRows Executor::RowsFor(const ActivationRows& rows,
+                                 std::initializer_list<WeightId> readers) const {
+  ActivationRows out;
+  for (const WeightId reader : readers) {
+    const DType dtype = weights_->Get(reader).shape.dtype;
+    switch (Info(dtype).activation) {
+      case ActivationFormat::kF32:
+        out.f32 = rows.f32;
+        break;
+      case ActivationFormat::kQ8x32:
+        out.q8x32 = rows.q8x32;
+        break;
+      case ActivationFormat::kQ8x256:
+        out.q8x256 = rows.q8x256;
+        break;
+    }
+  }
+  return out;
+}
+
+MatmulMatrix Executor::Matrix(WeightId id, const ActivationRows& x) const {
+  const Weight& weight = weights_->Get(id);
+  MatmulMatrix matrix;
+  matrix.w = weight.bytes.data();
+  matrix.expert_bytes = LaidOutBytes(weight.shape.dtype, weight.shape.rows, weight.shape.k);
+  matrix.form = FormOf(weight.shape.dtype);
+  matrix.n = static_cast<std::int32_t>(weight.shape.rows);
+  matrix.x = RowsOf(x, weight.shape.dtype);
+  matrix.y_stride = weight.shape.rows;
+  return matrix;
+}
+
+MatmulParams Executor::OverTokens(std::int64_t k) const {
+  MatmulParams params;
+  params.k = k;
+  params.count = tables_->device().num_tokens;
+  params.max_rows = shape_->tokens;
+  params.chained = chained_;
+  return params;
+}
+
+void Executor::Multiply(const MatmulParams& params) {
+  Note(LaunchMatmul(params, {.multiprocessors = device_.multiprocessors}, stream_));
+}
+
+void Executor::Norm(WeightId weight, const ActivationRows& out) {
+  NormParams params;
+  params.x = buffers_->x;
+  params.x_stride = dims_.hidden;
+  params.weight = weights_->Get(weight).vector();
+  params.n = dims_.hidden;
+  params.eps = dims_.norm_eps;
+  params.num_rows = tables_->device().num_tokens;
+  params.max_rows = shape_->tokens;
+  params.out = out;
+  params.chained = chained_;
+  Note(LaunchNorm(params, stream_));
+}
+
+void Executor::operator()(const EmbedStage& stage) {
+  const TablePointers& tables = tables_->device();
+  if (shape_->taken > 0) {
+    TakeTokensParams take;
+    take.taken = tables.taken;
+    take.count = tables.num_taken;
+    take.max_count = shape_->taken;
+    take.sampled = buffers_->sampled_tokens[1 - slot_];
+    take.token_ids = tables.token_ids;
+    // Not chained: the copies before it are no kernels.
+    Note(LaunchTakeTokens(take, stream_));
+  }
+  const Weight& table = weights_->Get(stage.table);
+  EmbedParams params;
+  params.dtype = table.shape.dtype;
+  params.table = table.bytes.data();
+  params.n = dims_.hidden;
+  params.token_ids = tables.token_ids;
+  params.num_tokens = tables.num_tokens;
+  params.max_tokens = shape_->tokens;
+  params.x = buffers_->x;
+  params.chained = chained_ && shape_->taken > 0;
+  Note(LaunchEmbed(params, stream_));
+}
+
+void Executor::operator()(const NormQkvStage& stage) {
+  const ActivationRows rows = RowsFor(buffers_->hidden_rows, {stage.q, stage.k, stage.v});
+  Norm(stage.norm, rows);
+  MatmulParams params = OverTokens(dims_.hidden);
+  const WeightId weights[] = {stage.q, stage.k, stage.v};
+  const WeightId biases[] = {stage.q_bias, stage.k_bias, stage.v_bias};
+  float* const outputs[] = {buffers_->q, buffers_->k, buffers_->v};
+  params.num_matrices = 3;
+  for (std::size_t i = 0; i < 3; ++i) {
+    MatmulMatrix& matrix = params.matrices[i];
+    matrix = Matrix(weights[i], rows);
+    matrix.y = outputs[i];
+    if (const Weight* bias = weights_->GetOrNull(biases[i])) matrix.bias = bias->vector();
+  }
+  Multiply(params);
+}
+
+KvLayerView Executor::KvLayer(std::int32_t layer) const {
+  const std::int64_t layer_bytes = limits_.kv.layer_block_bytes() * limits_.num_kv_blocks;
+  return {kv_data_ + layer * layer_bytes, limits_.kv};
+}
+
+void Executor::operator()(const QkNormRopeAppendStage& stage) {
+  const TablePointers& tables = tables_->device();
+  RopeAppendParams params;
+  params.q = buffers_->q;
+  params.q_stride = std::int64_t{dims_.num_heads} * dims_.head_dim;
+  params.k = buffers_->k;
+  params.k_stride = std::int64_t{dims_.num_kv_heads} * dims_.head_dim;
+  params.v = buffers_->v;
+  params.v_stride = params.k_stride;
+  params.num_heads = dims_.num_heads;
+  if (const Weight* norm = weights_->GetOrNull(stage.q_norm)) params.q_norm = norm->vector();
+  if (const Weight* norm = weights_->GetOrNull(stage.k_norm)) params.k_norm = norm->vector();
+  params.eps = dims_.norm_eps;
+  params.pairing = dims_.rope.pairing;
+  params.rotary_dim = dims_.rope.rotary_dim;
+  params.cosines = buffers_->cosines;
+  params.sines = buffers_->sines;
+  params.positions = tables.positions;
+  params.kv_slots = tables.kv_slots;
+  params.kv = KvLayer(stage.layer);
+  params.num_tokens = tables.num_tokens;
+  params.max_tokens = shape_->tokens;
+  params.chained = chained_;
+  Note(LaunchRopeAppend(params, stream_));
+}
+
+void Executor::Attend(const AttentionStage& stage, std::size_t wave_index) {
+  const TablePointers& tables = tables_->device();
+  const WaveShape& wave = shape_->waves[wave_index];
+  AttentionParams params;
+  params.kv = KvLayer(stage.layer);
+  params.num_heads = dims_.num_heads;
+  params.units = tables.units + wave.units_begin;
+  params.num_units = tables.wave_units + wave_index;
+  params.max_units = wave.units;
+  params.max_queries = wave.queries;
+  params.queries = tables.queries;
+  params.positions = tables.positions;
+  params.block_table = tables.block_table;
+  params.block_table_start = tables.block_table_start;
+  params.q = buffers_->q;
+  params.q_stride = std::int64_t{dims_.num_heads} * dims_.head_dim;
+  params.scale = 1.0F / std::sqrt(static_cast<float>(dims_.head_dim));
+  params.partials = buffers_->partials;
+  params.partial_start = tables.partial_start;
+  params.tile = wave.tile;
+  params.chained = chained_;
+  Note(LaunchAttention(params, stream_));
+
+  AttentionMergeParams merge;
+  merge.partials = buffers_->partials;
+  merge.partial_start = tables.partial_start;
+  merge.positions = tables.positions;
+  merge.first_token = wave.tokens_begin;
+  merge.num_tokens = tables.wave_tokens_end + wave_index;
+  merge.max_tokens = wave.tokens;
+  merge.num_heads = dims_.num_heads;
+  merge.head_dim = dims_.head_dim;
+  merge.out = RowsFor(buffers_->hidden_rows, {Next<OutputProjectionStage>().output});
+  merge.chained = chained_;
+  Note(LaunchAttentionMerge(merge, stream_));
+}
+
+void Executor::operator()(const AttentionStage& stage) {
+  for (std::size_t wave = 0; wave < shape_->waves.size(); ++wave) Attend(stage, wave);
+}
+
+void Executor::operator()(const OutputProjectionStage& stage) {
+  MatmulParams params = OverTokens(std::int64_t{dims_.num_heads} * dims_.head_dim);
+  params.num_matrices = 1;
+  params.matrices[0] = Matrix(stage.output, buffers_->hidden_rows);
+  params.matrices[0].add_to = buffers_->x;
+  Multiply(params);
+}
+
+RouteParams Executor::Route(const NormRouterStage& stage) const {
+  RouteParams params;
+  params.logits = buffers_->router;
+  params.num_tokens = tables_->device().num_tokens;
+  params.max_tokens = shape_->tokens;
+  params.num_experts = dims_.num_experts;
+  params.experts_per_token = dims_.experts_per_token;
+  params.normalise = stage.normalise;
+  params.experts = buffers_->route_experts;
+  params.weights = buffers_->route_weights;
+  params.chained = chained_;
+  return params;
+}
+
+MoePlanParams Executor::Plan(std::int32_t layer) const {
+  MoePlanParams params;
+  params.experts = buffers_->route_experts;
+  params.num_tokens = tables_->device().num_tokens;
+  params.max_tokens = shape_->tokens;
+  params.experts_per_token = dims_.experts_per_token;
+  params.num_experts = dims_.num_experts;
+  params.offsets = buffers_->expert_offsets;
+  params.tokens = buffers_->row_tokens;
+  params.slots = buffers_->row_slots;
+  params.statistics = buffers_->expert_rows + std::int64_t{layer} * dims_.num_experts;
+  params.chained = chained_;
+  return params;
+}
+
+void Executor::operator()(const NormRouterStage& stage) {
+  const ExpertsStage& experts = Next<ExpertsStage>();
+  Norm(stage.norm, RowsFor(buffers_->hidden_rows, {stage.router, experts.gate, experts.up}));
+  MatmulParams params = OverTokens(dims_.hidden);
+  params.num_matrices = 1;
+  params.matrices[0] = Matrix(stage.router, buffers_->hidden_rows);
+  params.matrices[0].y = buffers_->router;
+  Multiply(params);
+  if (shape_->tokens <= kMaxTokensOfRouteAndPlan) {
+    Note(LaunchRouteAndPlan(Route(stage), Plan(stage.layer), stream_));
+    return;
+  }
+  Note(LaunchRoute(Route(stage), stream_));
+  Note(LaunchMoePlan(Plan(stage.layer), stream_));
+}
+
+bool Executor::pairs_unsorted() const { return shape_->tokens <= kMaxUnsortedTokens; }
+
+// Rows of `gate`, `up` and the feed-forward's activations are slots (token * K + rank) while pairs
+// are unsorted, else rows of the plan.
+void Executor::operator()(const ExpertsStage& stage) {
+  const std::int32_t k = dims_.experts_per_token;
+  MatmulParams params = OverTokens(dims_.hidden);
+  params.rows_per_count = k;
+  params.max_rows = shape_->tokens * k;
+  params.num_matrices = 2;
+  params.matrices[0] = Matrix(stage.gate, buffers_->hidden_rows);
+  params.matrices[0].y = buffers_->gate;
+  params.matrices[1] = Matrix(stage.up, buffers_->hidden_rows);
+  params.matrices[1].y = buffers_->up;
+  params.num_experts = dims_.num_experts;
+  if (pairs_unsorted()) {
+    params.experts = buffers_->route_experts;
+    params.rows_per_x = k;
+  } else {
+    params.expert_offsets = buffers_->expert_offsets;
+    params.x_rows = buffers_->row_tokens;
+  }
+  Multiply(params);
+
+  SwigluParams swiglu;
+  swiglu.gate = buffers_->gate;
+  swiglu.up = buffers_->up;
+  swiglu.stride = dims_.ffn;
+  swiglu.num_tokens = tables_->device().num_tokens;
+  swiglu.max_tokens = shape_->tokens;
+  swiglu.rows_per_token = k;
+  swiglu.ffn = dims_.ffn;
+  swiglu.out = RowsFor(buffers_->ffn_rows, {stage.down});
+  swiglu.chained = chained_;
+  Note(LaunchSwiglu(swiglu, stream_));
+
+  params.k = dims_.ffn;
+  params.num_matrices = 1;
+  params.matrices[0] = Matrix(stage.down, buffers_->ffn_rows);
+  params.matrices[0].y = buffers_->down;
+  params.x_rows = nullptr;
+  params.rows_per_x = 1;
+  params.y_rows = pairs_unsorted() ? nullptr : buffers_->row_slots;
+  Multiply(params);
+
+  CombineParams combine;
+  combine.x = buffers_->x;
+  combine.rows = buffers_->down;
+  combine.weights = buffers_->route_weights;
+  combine.num_tokens = tables_->device().num_tokens;
+  combine.max_tokens = shape_->tokens;
+  combine.experts_per_token = k;
+  combine.width = dims_.hidden;
+  combine.y = buffers_->x;
+  combine.chained = chained_;
+  Note(LaunchCombine(combine, stream_));
+}
+
+void Executor::operator()(const DenseFfnStage& stage) {
+  const ActivationRows rows = RowsFor(buffers_->hidden_rows, {stage.gate, stage.up});
+  Norm(stage.norm, rows);
+  MatmulParams params = OverTokens(dims_.hidden);
+  params.num_matrices = 2;
+  params.matrices[0] = Matrix(stage.gate, rows);
+  params.matrices[0].y = buffers_->gate;
+  params.matrices[1] = Matrix(stage.up, rows);
+  params.matrices[1].y = buffers_->up;
+  Multiply(params);
+
+  SwigluParams swiglu;
+  swiglu.gate = buffers_->gate;
+  swiglu.up = buffers_->up;
+  swiglu.stride = dims_.ffn;
+  swiglu.num_tokens = tables_->device().num_tokens;
+  swiglu.max_tokens = shape_->tokens;
+  swiglu.ffn = dims_.ffn;
+  swiglu.out = RowsFor(buffers_->ffn_rows, {stage.down});
+  swiglu.chained = chained_;
+  Note(LaunchSwiglu(swiglu, stream_));
+
+  params = OverTokens(dims_.ffn);
+  params.num_matrices = 1;
+  params.matrices[0] = Matrix(stage.down, buffers_->ffn_rows);
+  params.matrices[0].add_to = buffers_->x;
+  Multiply(params);
+}
+
+void Executor::operator()(const NormHeadStage& stage) {
+  if (shape_->logits == 0) return;
+  const TablePointers& tables = tables_->device();
+  NormParams norm;
+  norm.x = buffers_->x;
+  norm.x_stride = dims_.hidden;
+  norm.weight = weights_->Get(stage.norm).vector();
+  norm.n = dims_.hidden;
+  norm.eps = dims_.norm_eps;
+  norm.row_index = tables.logit_rows;
+  norm.num_rows = tables.num_logits;
+  norm.max_rows = shape_->logits;
+  norm.out = RowsFor(buffers_->hidden_rows, {stage.head});
+  norm.chained = chained_;
+  Note(LaunchNorm(norm, stream_));
+
+  MatmulParams params;
+  params.k = dims_.hidden;
+  params.count = tables.num_logits;
+  params.max_rows = shape_->logits;
+  params.num_matrices = 1;
+  params.matrices[0] = Matrix(stage.head, buffers_->hidden_rows);
+  params.matrices[0].y = buffers_->logits;
+  params.chained = chained_;
+  Multiply(params);
+}
+
+void Executor::operator()(const SampleStage&) {
+  if (!shape_->samples) return;
+  SampleParams params;
+  params.logits = buffers_->logits;
+  params.logits_stride = dims_.vocab;
+  params.vocab = dims_.vocab;
+  params.packed = tables_->device().samples;
+  params.max_rows = limits_.max_logit_rows;
+  params.shape = shape_->sample;
+  params.scratch = buffers_->sampling_scratch;
+  params.results = buffers_->sampled[slot_];
+  params.tokens = buffers_->sampled_tokens[slot_];
+  params.chained = chained_;
+  Note(LaunchSample(params, stream_));
+}
+
+}  // namespace millrace::cuda

@@ -1,0 +1,90 @@
+"""A server on the CUDA backend, which runs on an emulated GPU (tests/cuda/emulation): the program itself, with the module beside it."""
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import time
+import unittest
+
+import grpc
+
+import harness
+from harness import MODEL, Server, generate, pb, request
+
+EMULATED = pathlib.Path(os.environ.get("MILLRACE_CUDA_MODULE", harness.BINARY.parent / "emulated/libmillrace_cuda.so"))
+EXIT_SECONDS = 5  # from the detection of a fault, as docs/reliability.md promises
+STEP_LIMIT_SECONDS = 3  # of the emulated module
+
+
+def tokens_of(server, prompt, **sampling):
+    temperature = sampling.pop("temperature", 0.0)
+    return generate(server, prompt, 12, temperature, sampling=pb.SamplingParams(**sampling)).token_ids
+
+
+class CudaTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        # The module is looked for beside the program, so both are put into a folder of their own.
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.binary = pathlib.Path(cls.folder.name) / "millrace"
+        shutil.copy(harness.BINARY, cls.binary)
+        shutil.copy(EMULATED, pathlib.Path(cls.folder.name) / EMULATED.name)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    def server(self, *flags, fault="", device="cuda:0", memory=""):
+        env = os.environ | {"MILLRACE_EMULATION_FAULT": fault, "MILLRACE_EMULATION_MEMORY": memory}
+        return Server("--device", device, "--max-num-seqs", 4, "--ctx", 256, "--max-num-batched-tokens", 64, *flags, binary=self.binary, env=env)
+
+    def refusal(self, *flags, fault="", memory=""):
+        env = os.environ | {"MILLRACE_EMULATION_FAULT": fault, "MILLRACE_EMULATION_MEMORY": memory}
+        done = subprocess.run([self.binary, "serve", "--model", MODEL, "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", *flags],
+                              env=env, capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertEqual(len(done.stderr.strip().splitlines()), 1, done.stderr)
+        return done.stderr
+
+    def test_a_server_on_a_gpu_answers_as_one_on_the_cpu(self):
+        prompts = [[5, 6, 7, 8], list(range(10, 50)), [3]]
+        sampled = {"temperature": 0.9, "top_k": 40, "seed": 7}
+        with Server("--device", "cpu") as cpu:
+            expected = [tokens_of(cpu, prompt) for prompt in prompts] + [tokens_of(cpu, prompts[0], **sampled)]
+        with self.server() as cuda:
+            self.assertIn("cuda:0", cuda.stub.GetModelInfo(pb.GetModelInfoRequest()).device)
+            self.assertEqual([tokens_of(cuda, prompt) for prompt in prompts] + [tokens_of(cuda, prompts[0], **sampled)], expected)
+
+    def test_a_device_that_is_lost_ends_streams_health_and_the_process(self):
+        with self.server(fault="launch:6") as server:
+            self.fails(server, 0)
+
+    def test_a_kernel_that_hangs_ends_streams_health_and_the_process(self):
+        with self.server(fault="hang:900") as server:
+            self.fails(server, STEP_LIMIT_SECONDS)
+
+    def fails(self, server, detection_seconds):
+        with self.assertRaises(grpc.RpcError) as failure:
+            for _ in server.stub.Generate(request([1, 2, 3], 100), timeout=harness.CALL_SECONDS):
+                pass
+        began = time.monotonic()
+        self.assertIn(failure.exception.code(), (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE))
+        self.assertEqual(server.process.wait(timeout=EXIT_SECONDS), 1)
+        self.assertLess(time.monotonic() - began, EXIT_SECONDS)
+
+    def test_auto_serves_on_the_cpu_where_no_gpu_is_and_says_why(self):
+        with self.server(device="auto", fault="nodevice") as server:
+            self.assertIn("cpu", server.stub.GetModelInfo(pb.GetModelInfoRequest()).device)
+            self.assertIn("no NVIDIA driver", server.log())
+
+    def test_a_gpu_that_was_asked_for_and_is_not_there_is_one_line(self):
+        self.assertIn("no NVIDIA driver is installed", self.refusal("--device", "cuda:0", fault="nodevice"))
+        self.assertIn("only cuda:0", self.refusal("--device", "cuda:3"))
+
+    def test_a_model_that_does_not_fit_the_gpu_is_refused_with_the_numbers(self):
+        self.assertIn("weights take", self.refusal("--device", "cuda:0", memory=str(1 << 24)))
+
+
+if __name__ == "__main__":
+    unittest.main()
