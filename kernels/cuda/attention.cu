@@ -1,0 +1,533 @@
+// Partials of attention. A block of 128 threads takes up to kRows rows (query, head) of a unit and
+// walks its partition twice, keys then values, in tiles of kKeys positions: bytes of the cache come
+// into shared memory in the background, two tiles ahead, and are widened to floats once for all
+// rows. Scores of the whole partition lie in shared memory between the two walks.
+//
+// The order of operations is that of docs/numerics.md, whichever thread does them: the 16 lanes of
+// a dot product and their tree are one thread's, the 16 lanes of the softmax are half a warp, and
+// an element of the output is one thread's chain over ascending positions.
+#include "kernels/cuda/attention.h"
+
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/exp.h"
+#include "kernels/cuda/kv_rows.h"
+#include "kernels/cuda/lanes16.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/rope_append.h"
+
+namespace millrace::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kWarps = kThreads / kWarpSize;
+constexpr int kStages = 2;  // tiles of raw bytes in shared memory
+// Positions that are copied together: blocks of the cache are multiples of it, and so their bytes
+// follow each other and are a multiple of 16.
+constexpr int kRun = 16;
+// Elements of a head that the threads' outputs cover at once; larger heads take two passes.
+constexpr int kPassDims = 128;
+
+// How threads share the scores (a thread kScoreRows x kScoreKeys of a tile) and the outputs
+// (kOutRows x kOutDims of a pass). Larger shares read less of shared memory for a product.
+template <AttentionTile kTileOf, int kScoreRowsOf, int kScoreKeysOf, int kOutRowsOf, int kOutDimsOf>
+struct Tile {
+  static constexpr int kRows = Info(kTileOf).rows;
+  static constexpr int kKeys = Info(kTileOf).keys;
+  static constexpr int kScoreRows = kScoreRowsOf;
+  static constexpr int kScoreKeys = kScoreKeysOf;
+  static constexpr int kOutRows = kOutRowsOf;
+  static constexpr int kOutDims = kOutDimsOf;
+  static_assert(kRows / kScoreRows * (kKeys / kScoreKeys) == kThreads);
+  static_assert(kRows / kOutRows * (kPassDims / kOutDims) == kThreads);
+  // Scores lie [position][row]; padded so that the rows of a warp's positions meet in few banks.
+  static constexpr int kScoreStride = kRows + 4;
+};
+using Few = Tile<AttentionTile::kFew, 1, 1, 2, 1>;
+using Group = Tile<AttentionTile::kGroup, 2, 2, 4, 2>;
+using Many = Tile<AttentionTile::kMany, 4, 2, 8, 4>;
+
+// Rows of queries, keys and values in shared memory are this many floats apart: four banks from
+// one row to the next, so that eight rows' 16 bytes are one access.
+__host__ __device__ constexpr int RowStride(int dim) { return dim + 4; }
+
+// Shared memory of a block, in this order.
+template <typename T>
+struct Space {
+  float* q;        // [kRows][RowStride]
+  float* tile;     // [kKeys][RowStride]
+  float* scores;   // [256][kScoreStride]
+  std::byte* raw;  // [kStages][kKeys] rows of the cache
+  int* limits;     // [kRows] positions of the partition that a row sees
+  int* queries;    // [kRows] its query: token * num_heads + head
+  int* entries;    // [kRows] its entry in the partials
+};
+
+template <typename T>
+constexpr int FloatsBefore(int dim) {
+  return (T::kRows + T::kKeys) * RowStride(dim) + kKvPartition * T::kScoreStride;
+}
+template <typename T>
+constexpr std::size_t SharedBytes(int dim, int row_bytes) {
+  return static_cast<std::size_t>(FloatsBefore<T>(dim)) * sizeof(float) +
+         static_cast<std::size_t>(kStages * T::kKeys * row_bytes) + 3 * T::kRows * sizeof(int);
+}
+
+template <typename T>
+__device__ Space<T> SpaceOf(int dim, int row_bytes) {
+  Space<T> s;
+  s.q = BlockShared<float>();
+  s.tile = s.q + T::kRows * RowStride(dim);
+  s.scores = s.tile + T::kKeys * RowStride(dim);
+  s.raw = reinterpret_cast<std::byte*>(s.scores + kKvPartition * T::kScoreStride);
+  s.limits = reinterpret_cast<int*>(s.raw + kStages * T::kKeys * row_bytes);
+  s.queries = s.limits + T::kRows;
+  s.entries = s.queries + T::kRows;
+  return s;
+}
+
+// What a block works on.
+struct Rows {
+  const std::int32_t* table;  // blocks of the partition
+  int kv_head;
+  int count;      // rows of the block
+  int positions;  // of the partition, that some row of the block sees
+};
+
+// Looks up the block's rows: those from `first` on of the unit. Rows that are not there repeat the
+// last one, whose work then is done in vain and not written.
+template <typename T>
+__device__ void FindRows(const AttentionParams& p, const AttentionUnit& unit, int first,
+                         const Rows& rows, const Space<T>& s) {
+  const int thread = static_cast<int>(threadIdx.x);
+  if (thread >= T::kRows) return;
+  const int group = p.num_heads / p.kv.layout.num_kv_heads;
+  const int row = first + (thread < rows.count ? thread : rows.count - 1);
+  const int token = p.queries[unit.begin + row / group];
+  const int head = rows.kv_head * group + row % group;
+  const int seen = p.positions[token] - unit.partition * kKvPartition + 1;
+  s.limits[thread] = seen < 0 ? 0 : (seen > kKvPartition ? kKvPartition : seen);
+  s.queries[thread] = token * p.num_heads + head;
+  s.entries[thread] = (p.partial_start[token] + unit.partition) * p.num_heads + head;
+}
+
+template <typename T>
+__device__ void LoadQueries(const AttentionParams& p, int dim, const Space<T>& s) {
+  const int thread = static_cast<int>(threadIdx.x);
+  for (int row = thread / kWarpSize; row < T::kRows; row += kWarps) {
+    const int query = s.queries[row];
+    const float* q = p.q + query / p.num_heads * p.q_stride + query % p.num_heads * dim;
+    for (int i = 4 * (thread % kWarpSize); i < dim; i += 4 * kWarpSize) {
+      *reinterpret_cast<Float4*>(s.q + row * RowStride(dim) + i) =
+          *reinterpret_cast<const Float4*>(q + i);
+    }
+  }
+}
+
+template <typename T>
+__device__ int MostSeen(const Space<T>& s) {
+  int most = 0;
+  for (int row = 0; row < T::kRows; ++row) most = s.limits[row] > most ? s.limits[row] : most;
+  return most;
+}
+
+// The tiles of the two walks are numbered on: keys, then values.
+template <typename T>
+__device__ int TilesOfWalk(const Rows& rows) {
+  return (rows.positions + T::kKeys - 1) / T::kKeys;
+}
+
+// Begins to copy a tile's bytes; touches no block and no entry of the table beyond what is seen.
+template <typename Kv, typename T>
+__device__ void StageTile(const AttentionParams& p, const Rows& rows, int tile, int dim,
+                          const Space<T>& s) {
+  constexpr int kRuns = T::kKeys / kRun;
+  constexpr int kWarpsOfRun = kWarps / kRuns;
+  const int walk = TilesOfWalk<T>(rows);
+  const bool values = tile >= walk;
+  const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  const int run = warp % kRuns;
+  const int position = (values ? tile - walk : tile) * T::kKeys + run * kRun;
+  if (tile < 2 * walk && position < rows.positions) {
+    const int block_size = p.kv.layout.block_size;
+    const int row_bytes = Kv::RowBytes(dim);
+    const std::byte* from = KvRows(p.kv, rows.table[position / block_size], rows.kv_head, values) +
+                            position % block_size * row_bytes;
+    std::byte* to = s.raw + (tile % kStages * T::kKeys + run * kRun) * row_bytes;
+    const int lane = static_cast<int>(threadIdx.x) % kWarpSize + warp / kRuns * kWarpSize;
+    for (int i = lane; i < row_bytes; i += kWarpsOfRun * kWarpSize) {  // 16 rows are 16 * row_bytes
+      CopyAsync16(to + 16 * i, from + 16 * i);
+    }
+  }
+  CommitCopies();
+}
+
+// From raw bytes to floats; a warp takes a row.
+template <typename Kv, typename T>
+__device__ void WidenTile(const Rows& rows, int tile, int dim, const Space<T>& s) {
+  const int walk = TilesOfWalk<T>(rows);
+  const int left = rows.positions - (tile >= walk ? tile - walk : tile) * T::kKeys;
+  const int count = left < T::kKeys ? left : T::kKeys;
+  const int row_bytes = Kv::RowBytes(dim);
+  const std::byte* raw = s.raw + tile % kStages * T::kKeys * row_bytes;
+  for (int key = static_cast<int>(threadIdx.x) / kWarpSize; key < count; key += kWarps) {
+    for (int i = 4 * (static_cast<int>(threadIdx.x) % kWarpSize); i < dim; i += 4 * kWarpSize) {
+      *reinterpret_cast<Float4*>(s.tile + key * RowStride(dim) + i) =
+          Kv::Widen(raw + key * row_bytes, i);
+    }
+  }
+}
+
+// acc[r][k][e] += the products of lanes 4 * quarter + e of the dot product of row r and key k.
+template <typename T>
+__device__ void AddQuarter(const float* const (&q)[T::kScoreRows],
+                           const float* const (&keys)[T::kScoreKeys], int dim, int quarter,
+                           float (&acc)[T::kScoreRows][T::kScoreKeys][4]) {
+#pragma unroll 4
+  for (int i = 4 * quarter; i < dim; i += kLanes16) {
+    Float4 x[T::kScoreRows];
+    Float4 y[T::kScoreKeys];
+#pragma unroll
+    for (int r = 0; r < T::kScoreRows; ++r) x[r] = *reinterpret_cast<const Float4*>(q[r] + i);
+#pragma unroll
+    for (int k = 0; k < T::kScoreKeys; ++k) y[k] = *reinterpret_cast<const Float4*>(keys[k] + i);
+#pragma unroll
+    for (int r = 0; r < T::kScoreRows; ++r) {
+#pragma unroll
+      for (int k = 0; k < T::kScoreKeys; ++k) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          acc[r][k][e] = Fma(x[r].value[e], y[k].value[e], acc[r][k][e]);
+        }
+      }
+    }
+  }
+}
+
+// Which rows and keys of a tile are a thread's: r + i * kRows / kScoreRows, k + i * kKeys /
+// kScoreKeys. A warp takes neighbouring keys and few rows: what it reads at once are few rows of
+// shared memory in different banks.
+template <typename T>
+struct ScoreShare {
+  static constexpr int kRowThreads = T::kRows / T::kScoreRows;
+  static constexpr int kKeyThreads = T::kKeys / T::kScoreKeys;
+  static constexpr int kWarpRows = kRowThreads < 4 ? kRowThreads : 4;
+  static constexpr int kWarpKeys = kWarpSize / kWarpRows;
+  static constexpr int kWarpsByKeys = kKeyThreads / kWarpKeys;
+  int row;
+  int key;
+
+  static __device__ ScoreShare Own() {
+    const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
+    const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+    return {warp / kWarpsByKeys * kWarpRows + lane / kWarpKeys,
+            warp % kWarpsByKeys * kWarpKeys + lane % kWarpKeys};
+  }
+};
+
+// Dot products of all rows with the keys of the tile, scaled. Those of keys behind what is seen
+// are of anything and are not read.
+template <typename T>
+__device__ void ScoreTile(float scale, int begin, int dim, const Space<T>& s) {
+  using Share = ScoreShare<T>;
+  const Share own = Share::Own();
+  const float* q[T::kScoreRows];
+  const float* keys[T::kScoreKeys];
+#pragma unroll
+  for (int r = 0; r < T::kScoreRows; ++r) {
+    q[r] = s.q + (own.row + r * Share::kRowThreads) * RowStride(dim);
+  }
+#pragma unroll
+  for (int k = 0; k < T::kScoreKeys; ++k) {
+    keys[k] = s.tile + (own.key + k * Share::kKeyThreads) * RowStride(dim);
+  }
+  // Quarters in such an order that each meets the one 8 lanes apart, then 4: the tree's order.
+  float even[T::kScoreRows][T::kScoreKeys][4] = {};
+  float odd[T::kScoreRows][T::kScoreKeys][4] = {};
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    auto& sum = half == 0 ? even : odd;
+    AddQuarter<T>(q, keys, dim, half, sum);
+    float upper[T::kScoreRows][T::kScoreKeys][4] = {};
+    AddQuarter<T>(q, keys, dim, half + 2, upper);
+#pragma unroll
+    for (int r = 0; r < T::kScoreRows; ++r) {
+#pragma unroll
+      for (int k = 0; k < T::kScoreKeys; ++k) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) sum[r][k][e] = sum[r][k][e] + upper[r][k][e];
+      }
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < T::kScoreRows; ++r) {
+#pragma unroll
+    for (int k = 0; k < T::kScoreKeys; ++k) {
+      float lane[4];
+#pragma unroll
+      for (int e = 0; e < 4; ++e) lane[e] = even[r][k][e] + odd[r][k][e];
+      const float dot = (lane[0] + lane[2]) + (lane[1] + lane[3]);
+      const int key = begin + own.key + k * Share::kKeyThreads;
+      s.scores[key * T::kScoreStride + own.row + r * Share::kRowThreads] = dot * scale;
+    }
+  }
+}
+
+template <typename T>
+__device__ float* EntryOf(const AttentionParams& p, int row, int dim, const Space<T>& s) {
+  return p.partials + std::int64_t{s.entries[row]} * (dim + 2);
+}
+
+// Scores of one row to exp(score - max) in place, by half a warp; all 32 threads. Writes max and
+// sum to the row's entry.
+template <typename T>
+__device__ void SoftmaxRow(float* scores, int seen, int lane, float* max_and_sum) {
+  constexpr int kPerLane = kKvPartition / kLanes16;
+  const float lowest = BitsFloat(0xFF800000U);  // minus infinity
+  float score[kPerLane];
+  float max = lowest;
+#pragma unroll
+  for (int j = 0; j < kPerLane; ++j) {
+    const int position = kLanes16 * j + lane;
+    score[j] = position < seen ? scores[position * T::kScoreStride] : lowest;
+    // What fills up the last vector of 16 takes part, and lets a NaN go.
+    if (kLanes16 * j < seen) max = MaxOf(max, score[j]);
+  }
+  max = Max16(max);
+  float sum = 0.0F;
+#pragma unroll
+  for (int j = 0; j < kPerLane; ++j) {
+    const int position = kLanes16 * j + lane;
+    if (position >= seen) continue;
+    const float weight = Exp(score[j] - max);
+    scores[position * T::kScoreStride] = weight;
+    sum = sum + weight;
+  }
+  sum = Sum16(sum);
+  if (lane == 0 && max_and_sum != nullptr) {
+    max_and_sum[0] = max;
+    max_and_sum[1] = sum;
+  }
+}
+
+template <typename T>
+__device__ void Softmax(const AttentionParams& p, const Rows& rows, int dim, const Space<T>& s) {
+  const int lane = static_cast<int>(threadIdx.x) % kLanes16;
+  // Two rows a warp, and kRows is even: both halves of a warp go through together.
+  for (int row = static_cast<int>(threadIdx.x) / kLanes16; row < T::kRows;
+       row += kThreads / kLanes16) {
+    float* out = row < rows.count ? EntryOf(p, row, dim, s) + dim : nullptr;
+    SoftmaxRow<T>(s.scores + row, s.limits[row], lane, out);
+  }
+}
+
+// A thread's outputs: rows row .. row + kOutRows - 1, elements dim + kPassDims * pass ..
+template <typename T, int kPasses>
+struct Outputs {
+  int row;
+  int dim;
+  float value[kPasses][T::kOutRows][T::kOutDims];
+};
+
+template <typename T, int kPasses>
+__device__ Outputs<T, kPasses> ZeroOutputs() {
+  constexpr int kDimThreads = kPassDims / T::kOutDims;
+  Outputs<T, kPasses> out = {};
+  out.row = static_cast<int>(threadIdx.x) / kDimThreads * T::kOutRows;
+  out.dim = static_cast<int>(threadIdx.x) % kDimThreads * T::kOutDims;
+  return out;
+}
+
+// The weights of a position for rows row .. row + kOutRows - 1.
+template <int kCount>
+struct alignas(kCount % 4 == 0 ? 16 : 4 * kCount) FloatsOf {
+  float value[kCount];
+};
+
+// out += weight * value for positions [from, to) of the tile; each row as far as it sees when
+// kCheck. A weight of 0 would not do for what it does not see, since that value may be NaN.
+template <typename T, int kPasses, bool kCheck>
+__device__ void AddPositions(const float* weights, const float* tile, int stride, int dim, int from,
+                             int to, const int* seen, Outputs<T, kPasses>* out) {
+  using Weights = FloatsOf<T::kOutRows % 4 == 0 ? 4 : T::kOutRows>;
+  constexpr int kWeightVectors = T::kOutRows % 4 == 0 ? T::kOutRows / 4 : 1;
+  using Values = FloatsOf<T::kOutDims>;
+#pragma unroll 4
+  for (int j = from; j < to; ++j) {
+    Weights weight[kWeightVectors];
+#pragma unroll
+    for (int v = 0; v < kWeightVectors; ++v) {
+      weight[v] = reinterpret_cast<const Weights*>(weights + j * T::kScoreStride)[v];
+    }
+#pragma unroll
+    for (int pass = 0; pass < kPasses; ++pass) {
+      if (pass * kPassDims + out->dim >= dim) continue;
+      const Values value =
+          *reinterpret_cast<const Values*>(tile + j * stride + pass * kPassDims + out->dim);
+#pragma unroll
+      for (int r = 0; r < T::kOutRows; ++r) {
+        if (kCheck && j >= seen[r]) continue;
+        const float w =
+            weight[r * kWeightVectors / T::kOutRows].value[r % (T::kOutRows / kWeightVectors)];
+#pragma unroll
+        for (int e = 0; e < T::kOutDims; ++e) {
+          out->value[pass][r][e] = Fma(w, value.value[e], out->value[pass][r][e]);
+        }
+      }
+    }
+  }
+}
+
+// Adds a tile of values: positions [begin, begin + kKeys).
+template <typename T, int kPasses>
+__device__ void AddTile(int begin, int dim, const Space<T>& s, Outputs<T, kPasses>* out) {
+  int seen[T::kOutRows];
+  int all = T::kKeys;  // positions of the tile that all of the thread's rows see, or some
+  int some = 0;
+#pragma unroll
+  for (int r = 0; r < T::kOutRows; ++r) {
+    const int left = s.limits[out->row + r] - begin;
+    seen[r] = left < 0 ? 0 : (left > T::kKeys ? T::kKeys : left);
+    all = seen[r] < all ? seen[r] : all;
+    some = seen[r] > some ? seen[r] : some;
+  }
+  const float* weights = s.scores + begin * T::kScoreStride + out->row;
+  const int stride = RowStride(dim);
+  AddPositions<T, kPasses, false>(weights, s.tile, stride, dim, 0, all, seen, out);
+  AddPositions<T, kPasses, true>(weights, s.tile, stride, dim, all, some, seen, out);
+}
+
+template <typename T, int kPasses>
+__device__ void WriteOutputs(const AttentionParams& p, const Rows& rows, int dim, const Space<T>& s,
+                             const Outputs<T, kPasses>& out) {
+#pragma unroll
+  for (int r = 0; r < T::kOutRows; ++r) {
+    if (out.row + r >= rows.count) continue;
+    float* entry = EntryOf(p, out.row + r, dim, s);
+#pragma unroll
+    for (int pass = 0; pass < kPasses; ++pass) {
+      const int at = pass * kPassDims + out.dim;
+      if (at >= dim) continue;
+      // Entries are an even number of floats, so pairs are aligned.
+      if constexpr (T::kOutDims % 2 == 0) {
+#pragma unroll
+        for (int e = 0; e < T::kOutDims; e += 2) {
+          *reinterpret_cast<FloatsOf<2>*>(entry + at +
+                                          e) = {{out.value[pass][r][e], out.value[pass][r][e + 1]}};
+        }
+      } else {
+        for (int e = 0; e < T::kOutDims; ++e) entry[at + e] = out.value[pass][r][e];
+      }
+    }
+  }
+}
+
+// kDim is head_dim, or 0 where that is known at the launch only.
+template <typename Kv, typename T, int kDim>
+__global__ void __launch_bounds__(kThreads) AttentionKernel(AttentionParams p) {
+  const int index = static_cast<int>(blockIdx.x);
+  const int first = static_cast<int>(blockIdx.z) * T::kRows;
+  const bool exists = index < *p.num_units;
+  const AttentionUnit unit = exists ? p.units[index] : AttentionUnit{};
+  const int left = unit.count * (p.num_heads / p.kv.layout.num_kv_heads) - first;
+  if (left <= 0) {
+    AwaitPrevious();
+    return;
+  }
+  constexpr int kPasses = kDim != 0 && kDim <= kPassDims ? 1 : kMaxHeadDim / kPassDims;
+  const int dim = kDim != 0 ? kDim : p.kv.layout.head_dim;
+  const Space<T> s = SpaceOf<T>(dim, Kv::RowBytes(dim));
+  Rows rows;
+  rows.table = p.block_table + p.block_table_start[unit.sequence] +
+               unit.partition * (kKvPartition / p.kv.layout.block_size);
+  rows.kv_head = static_cast<int>(blockIdx.y);
+  rows.count = left < T::kRows ? left : T::kRows;
+  FindRows<T>(p, unit, first, rows, s);
+  SyncBlock();
+  rows.positions = MostSeen<T>(s);
+  AwaitPrevious();
+
+  const int walk = TilesOfWalk<T>(rows);
+  for (int tile = 0; tile < kStages; ++tile) StageTile<Kv, T>(p, rows, tile, dim, s);
+  LoadQueries<T>(p, dim, s);
+  Outputs<T, kPasses> out = ZeroOutputs<T, kPasses>();
+  for (int tile = 0; tile < 2 * walk; ++tile) {
+    WaitCopies<kStages - 1>();
+    SyncBlock();  // the bytes are there, and nobody works on the tile before
+    if (tile == walk) Softmax<T>(p, rows, dim, s);
+    WidenTile<Kv, T>(rows, tile, dim, s);
+    SyncBlock();
+    StageTile<Kv, T>(p, rows, tile + kStages, dim, s);
+    if (tile < walk) {
+      ScoreTile<T>(p.scale, tile * T::kKeys, dim, s);
+    } else {
+      AddTile<T, kPasses>((tile - walk) * T::kKeys, dim, s, &out);
+    }
+  }
+  LetNextBegin();
+  if (walk == 0) Softmax<T>(p, rows, dim, s);  // nothing is seen: -infinity and 0
+  WriteOutputs<T, kPasses>(p, rows, dim, s, out);
+}
+
+template <typename F>
+cudaError_t WithTile(AttentionTile tile, const F& f) {
+  switch (tile) {
+    case AttentionTile::kFew:
+      return f(Few{});
+    case AttentionTile::kGroup:
+      return f(Group{});
+    case AttentionTile::kMany:
+      return f(Many{});
+  }
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace
+
+std::size_t AttentionSharedBytes(AttentionTile tile, KvDType dtype, std::int32_t head_dim) {
+  std::size_t bytes = 0;
+  WithTile(tile, [&]<typename T>(T) {
+    bytes = SharedBytes<T>(head_dim, static_cast<int>(KvRowBytes(dtype, head_dim)));
+    return cudaSuccess;
+  });
+  return bytes;
+}
+
+AttentionTile ChooseAttentionTile(const AttentionWork& work, std::int32_t multiprocessors) {
+  const std::int32_t rows = work.queries_per_unit * work.group;
+  const auto fills = [&](AttentionTile tile) {
+    const std::int64_t blocks_of_unit = (rows + Info(tile).rows - 1) / Info(tile).rows;
+    return work.units * work.num_kv_heads * blocks_of_unit >= multiprocessors;
+  };
+  // Up to half of a tile's rows may be in vain: a smaller tile reads more for each.
+  const auto suits = [&](AttentionTile tile) { return 2 * rows >= Info(tile).rows; };
+  for (const AttentionTile tile : {AttentionTile::kMany, AttentionTile::kGroup}) {
+    if (suits(tile) && fills(tile)) return tile;
+  }
+  return AttentionTile::kFew;
+}
+
+cudaError_t LaunchAttention(const AttentionParams& params, cudaStream_t stream) {
+  const KvLayout& layout = params.kv.layout;
+  if (!CanAttend(layout.dtype, layout.head_dim) || layout.num_kv_heads <= 0 ||
+      params.num_heads % layout.num_kv_heads != 0 || layout.block_size % kRun != 0 ||
+      kKvPartition % layout.block_size != 0) {
+    return cudaErrorInvalidValue;
+  }
+  const std::int32_t rows = params.max_queries * (params.num_heads / layout.num_kv_heads);
+  const std::int32_t in_tile = Info(params.tile).rows;
+  const LaunchShape shape = {
+      dim3(static_cast<unsigned>(params.max_units), static_cast<unsigned>(layout.num_kv_heads),
+           static_cast<unsigned>((rows + in_tile - 1) / in_tile)),
+      dim3(kThreads), AttentionSharedBytes(params.tile, layout.dtype, layout.head_dim),
+      params.chained};
+  return WithKvType(layout.dtype, [&]<typename Kv>(Kv) {
+    return WithTile(params.tile, [&]<typename T>(T) {
+      if (layout.head_dim == kPassDims) {
+        return Launch(AttentionKernel<Kv, T, kPassDims>, shape, stream, params);
+      }
+      return Launch(AttentionKernel<Kv, T, 0>, shape, stream, params);
+    });
+  });
+}
+
+}  // namespace millrace::cuda
