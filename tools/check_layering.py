@@ -21,12 +21,16 @@ MAY_INCLUDE = {
     "kernels": [],
     "kernels/reference": ["kernels/*.h"],
     "kernels/cpu": ["kernels/*.h"],
+    "kernels/cuda": ["kernels/*.h"],
     "runtime/kv": ["base"],
     "runtime/gguf": ["base", "kernels/dtype.h"],
     "runtime/tokenizer": ["base"],
     "runtime/sampling": ["base", "kernels/sampling.h"],
     "runtime/step": ["base", "runtime/sampling"],
-    "runtime/backend": ["base", "kernels", "kernels/cpu"],
+    # The factory knows the CPU's backend; CUDA's is a module (runtime/backend/cuda_module.h).
+    "runtime/backend": ["base", *KERNEL_HEADERS, "kernels/cpu", "kernels/cuda", "runtime/backend/cpu"],
+    "runtime/backend/cpu": ["base", "runtime/backend", *KERNEL_HEADERS, "kernels/cpu"],
+    "runtime/backend/cuda": ["base", "runtime/backend", *KERNEL_HEADERS, "kernels/cuda"],
     "runtime/model": ["base", "runtime/gguf", "runtime/backend", *KERNEL_HEADERS],
     "runtime/runner": ["base", "runtime", *KERNEL_HEADERS],
     # The sampled tokens of a step are kernels' values; they reach the scheduler through runtime/step.
