@@ -5,18 +5,21 @@
 
 For measuring speed and memory: neither depends on what the weights are, only on shapes and types. Every
 block is a valid one (scales are finite and small), so logits stay finite. Tensors are made and written a
-slice at a time: a file of 18 GB needs some hundred MB of memory. The same arguments write the same bytes.
-Needs gguf and numpy.
+slice at a time, by as many threads as there are cores: a file of 18 GB needs some hundred MB of memory.
+The same arguments write the same bytes. Needs numpy, nothing else.
 """
 
 import argparse
+import concurrent.futures
 import math
+import os
 import sys
 import time
 
-import gguf
 import numpy as np
-from gguf import GGMLQuantizationType as Type
+
+import gguf_format
+from gguf_format import Type, Value
 
 PRESETS = {
     "30b-a3b": dict(layers=48, hidden=2048, heads=32, kv_heads=4, head_dim=128,
@@ -54,7 +57,7 @@ NORMAL, CONTROL = 1, 3
 class Tensor:
     def __init__(self, name, kind, shape, mean=0.0, std=STD):
         self.name, self.kind, self.shape, self.mean, self.std = name, kind, shape, mean, std
-        block_values, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+        block_values, block_bytes = gguf_format.BLOCKS[kind]
         if shape[-1] % block_values:
             sys.exit(f"synth_gguf: {name}: rows of {shape[-1]} values are no multiple of {block_values}, "
                      f"the block of {kind.name}")
@@ -191,14 +194,9 @@ def own_vocabulary(size):
 
 def read_vocabulary(path, size):
     """The vocabulary of a file; its first `size` tokens, control tokens moved in, if size is given."""
-    fields = gguf.GGUFReader(path).fields
-    def strings(key):
-        field = fields[key]
-        return [bytes(field.parts[i]).decode("utf-8") for i in field.data]
-    tokens = strings("tokenizer.ggml.tokens")
-    merges = strings("tokenizer.ggml.merges")
-    field = fields["tokenizer.ggml.token_type"]
-    types = [int(field.parts[i][0]) for i in field.data]
+    fields = gguf_format.read_metadata(path)
+    tokens, merges = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.merges"]
+    types = fields["tokenizer.ggml.token_type"]
     if size and size < len(tokens):
         kept = [t for t in range(size) if tokens[t] not in SPECIAL_TOKENS][:size - len(SPECIAL_TOKENS)]
         tokens = [tokens[t] for t in kept] + SPECIAL_TOKENS
@@ -213,37 +211,48 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
 
 
-def write_metadata(writer, name, shape, layers, quant, vocabulary):
-    writer.add_name(name)
-    writer.add_file_type({"q4_k_m": 15, "q5_k": 17, "q8_0": 7, "q4_0": 2, "q4_1": 3, "f16": 1,
-                          "bf16": 32, "f32": 0}[quant])
-    writer.add_block_count(layers)
-    writer.add_context_length(40960)
-    writer.add_embedding_length(shape["hidden"])
-    writer.add_feed_forward_length(shape["dense_ff"])
-    writer.add_head_count(shape["heads"])
-    writer.add_head_count_kv(shape["kv_heads"])
-    writer.add_key_length(shape["head_dim"])
-    writer.add_value_length(shape["head_dim"])
-    writer.add_rope_freq_base(1e6)
-    writer.add_layer_norm_rms_eps(1e-6)
+# llama.cpp's number of a file type, where it has one of the name.
+FILE_TYPES = {"q4_k_m": 15, "q5_k": 17, "q8_0": 7, "q4_0": 2, "q4_1": 3, "f16": 1, "bf16": 32, "f32": 0}
+
+
+def make_header(name, shape, layers, quant, vocabulary):
+    """The metadata of a model; tensors are still to be added."""
+    header = gguf_format.Header("qwen3moe" if shape["experts"] else "qwen3")
+    header.string("general.name", name)
+    if quant in FILE_TYPES:
+        header.u32("general.file_type", FILE_TYPES[quant])
+    header.u32("{arch}.block_count", layers)
+    header.u32("{arch}.context_length", 40960)
+    header.u32("{arch}.embedding_length", shape["hidden"])
+    header.u32("{arch}.feed_forward_length", shape["dense_ff"])
+    header.u32("{arch}.attention.head_count", shape["heads"])
+    header.u32("{arch}.attention.head_count_kv", shape["kv_heads"])
+    header.u32("{arch}.attention.key_length", shape["head_dim"])
+    header.u32("{arch}.attention.value_length", shape["head_dim"])
+    header.f32("{arch}.rope.freq_base", 1e6)
+    header.f32("{arch}.attention.layer_norm_rms_epsilon", 1e-6)
     if shape["experts"]:
-        writer.add_expert_count(shape["experts"])
-        writer.add_expert_used_count(shape["used"])
-        writer.add_expert_feed_forward_length(shape["expert_ff"])
+        header.u32("{arch}.expert_count", shape["experts"])
+        header.u32("{arch}.expert_used_count", shape["used"])
+        header.u32("{arch}.expert_feed_forward_length", shape["expert_ff"])
+    add_vocabulary(header, vocabulary)
+    return header
+
+
+def add_vocabulary(header, vocabulary):
     tokens, types, merges = vocabulary
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("qwen2")
-    writer.add_token_list(tokens)
-    writer.add_token_types(types)
-    writer.add_token_merges(merges)
+    header.string("tokenizer.ggml.model", "gpt2")
+    header.string("tokenizer.ggml.pre", "qwen2")
+    header.array("tokenizer.ggml.tokens", Value.STRING, tokens)
+    header.array("tokenizer.ggml.token_type", Value.I32, types)
+    header.array("tokenizer.ggml.merges", Value.STRING, merges)
     if "<|im_end|>" in tokens:
-        writer.add_eos_token_id(tokens.index("<|im_end|>"))
+        header.u32("tokenizer.ggml.eos_token_id", tokens.index("<|im_end|>"))
     if "<|endoftext|>" in tokens:
-        writer.add_bos_token_id(tokens.index("<|endoftext|>"))
-        writer.add_pad_token_id(tokens.index("<|endoftext|>"))
-    writer.add_add_bos_token(False)
-    writer.add_chat_template(CHAT_TEMPLATE)
+        header.u32("tokenizer.ggml.bos_token_id", tokens.index("<|endoftext|>"))
+        header.u32("tokenizer.ggml.padding_token_id", tokens.index("<|endoftext|>"))
+    header.add("tokenizer.ggml.add_bos_token", Value.BOOL, False)
+    header.string("tokenizer.chat_template", CHAT_TEMPLATE)
 
 
 class Progress:
@@ -267,24 +276,41 @@ class Progress:
         sys.stderr.flush()
 
 
-def declare(writer, tensor):
-    """Says the tensor's name, shape and type; its bytes follow later."""
-    if tensor.kind in (Type.F32, Type.F16):
-        dtype = np.dtype(np.float32 if tensor.kind == Type.F32 else np.float16)
-        writer.add_tensor_info(tensor.name, tensor.shape, dtype, tensor.nbytes, raw_dtype=tensor.kind)
-        return
-    row_bytes = tensor.nbytes // math.prod(tensor.shape[:-1])
-    writer.add_tensor_info(tensor.name, (*tensor.shape[:-1], row_bytes), np.dtype(np.uint8),
-                           tensor.nbytes, raw_dtype=tensor.kind)
+def slices_of(tensor):
+    """(number, first block, blocks) of each piece that is made at once."""
+    each = max(1, SLICE_BYTES // tensor.block_bytes // 4)
+    for number, begin in enumerate(range(0, tensor.blocks, each)):
+        yield number, begin, min(each, tensor.blocks - begin)
 
 
-def write_tensor(out, rng, tensor, alignment, progress):
-    out.write(bytes(-out.tell() % alignment))
-    slice_blocks = max(1, SLICE_BYTES // tensor.block_bytes // 4)
-    for begin in range(0, tensor.blocks, slice_blocks):
-        data = random_blocks(rng, tensor, min(slice_blocks, tensor.blocks - begin))
-        data.tofile(out)
-        progress.add(data.nbytes)
+def write_slice(file, seed, tensor, at, piece):
+    """A slice has random numbers of its own: which thread makes it, and when, does not matter."""
+    number, begin, blocks = piece
+    data = memoryview(random_blocks(np.random.default_rng([*seed, number]), tensor, blocks)).cast("B")
+    at += begin * tensor.block_bytes
+    while data:
+        written = os.pwrite(file, data, at)
+        data, at = data[written:], at + written
+    return blocks * tensor.block_bytes
+
+
+def write_tensors(file, begins, plan, seed, threads):
+    """`begins` is where the bytes of each tensor go."""
+    progress = Progress(sum(tensor.nbytes for tensor in plan))
+    pieces = ((begin, (seed, number), tensor, piece) for number, (begin, tensor) in enumerate(zip(begins, plan))
+              for piece in slices_of(tensor))
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        waiting = set()
+        for begin, own_seed, tensor, piece in pieces:
+            waiting.add(pool.submit(write_slice, file, own_seed, tensor, begin, piece))
+            if len(waiting) < 2 * threads:
+                continue
+            done, waiting = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in done:
+                progress.add(future.result())
+        for future in waiting:
+            progress.add(future.result())
+    return progress.total
 
 
 def main():
@@ -296,6 +322,7 @@ def main():
     parser.add_argument("--vocab", help="a GGUF whose vocabulary to use (else a small one is made)")
     parser.add_argument("--vocab-size", type=int, help="tokens to keep or to make")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args()
 
     shape = PRESETS[args.preset]
@@ -306,26 +333,14 @@ def main():
         vocabulary = own_vocabulary(args.vocab_size or 4096)
     plan = list(tensor_plan(shape, layers, len(vocabulary[0]), args.quant))
 
-    writer = gguf.GGUFWriter(args.out, "qwen3moe" if shape["experts"] else "qwen3")
-    write_metadata(writer, f"synthetic-{args.preset}", shape, layers, args.quant, vocabulary)
-    for tensor in plan:
-        declare(writer, tensor)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    writer.close()
-
-    # The library wants whole tensors in memory, so their bytes are appended here.
-    alignment = gguf.GGUF_DEFAULT_ALIGNMENT
-    rng = np.random.default_rng(args.seed)
-    progress = Progress(sum(tensor.nbytes for tensor in plan))
-    with open(args.out, "ab") as out:
-        out.seek(0, 2)
-        for tensor in plan:
-            write_tensor(out, rng, tensor, alignment, progress)
-        out.write(bytes(-out.tell() % alignment))
-    print(f"{args.out}: {len(plan)} tensors, {progress.total / 1e9:.2f} GB of weights, "
-          f"{len(vocabulary[0])} tokens")
+    header = make_header(f"synthetic-{args.preset}", shape, layers, args.quant, vocabulary)
+    begins = [header.tensor(tensor.name, tensor.kind, tensor.shape, tensor.nbytes) for tensor in plan]
+    head = header.pack()
+    with open(args.out, "wb") as out:
+        out.write(head)
+        out.truncate(len(head) + header.offset)
+        total = write_tensors(out.fileno(), [len(head) + begin for begin in begins], plan, args.seed, args.threads)
+    print(f"{args.out}: {len(plan)} tensors, {total / 1e9:.2f} GB of weights, {len(vocabulary[0])} tokens")
 
 
 if __name__ == "__main__":

@@ -99,19 +99,12 @@ def model_numbers():
         path = pathlib.Path(folder) / "shapes.gguf"
         shape, vocabulary = synth_gguf.PRESETS["30b-a3b"], synth_gguf.own_vocabulary(151_936)
         tensors = list(synth_gguf.tensor_plan(shape, shape["layers"], len(vocabulary[0]), "q4_k_m"))
-        writer = synth_gguf.gguf.GGUFWriter(str(path), "qwen3moe")
-        synth_gguf.write_metadata(writer, "shapes", shape, shape["layers"], "q4_k_m", vocabulary)
+        header = synth_gguf.make_header("shapes", shape, shape["layers"], "q4_k_m", vocabulary)
         for tensor in tensors:
-            synth_gguf.declare(writer, tensor)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        writer.close()
-        align = synth_gguf.gguf.GGUF_DEFAULT_ALIGNMENT
-        end = path.stat().st_size
-        for tensor in tensors:
-            end = -(-end // align) * align + tensor.nbytes
-        os.truncate(path, -(-end // align) * align)
+            header.tensor(tensor.name, tensor.kind, tensor.shape, tensor.nbytes)
+        head = header.pack()
+        path.write_bytes(head)
+        os.truncate(path, len(head) + header.offset)
         done = run_cli("inspect", "--json", path)
         assert done.returncode == 0, done.stderr
         facts = json.loads(done.stdout)
