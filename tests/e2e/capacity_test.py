@@ -1,7 +1,9 @@
 """millrace capacity: its figures add up, are those of a server, and foretell what a load gets."""
 import json
+import os
 import pathlib
 import tempfile
+import time
 import unittest
 
 from harness import LONG, MODEL, Server, main, run_cli
@@ -10,10 +12,37 @@ from harness import LONG, MODEL, Server, main, run_cli
 MIX = ("--prompt-tokens", 128, "--output-tokens", 64)
 # One worker leaves a core to the callers, so that what else runs here disturbs both sides less.
 THREADS = ("--threads", 1)
-ROUNDS = 10 if LONG else 3
+# A prediction and the loads that it is of, in turns. So many rounds that nobody disturbed must come near enough; where somebody
+# does, none is believed before so many are there, and more are tried.
+ROUNDS, MOST_ROUNDS = 3, 30 if LONG else 8
+# The same in all rounds, so that their best can be compared.
+AT_ONCE = 4
+# Cores that others take of a round: less is what a machine does by itself.
+QUIET_CORES = 0.15
 LOADS = 3  # in a round
 # Requests of a load for each of its callers: so many that the beginning and the end weigh little.
 REQUESTS_EACH = 6
+
+
+def numbers(values):
+    return ", ".join(f"{value:.0f}" for value in values)
+
+
+class Others:
+    """The cores that other processes of this machine take on average during a `with`."""
+
+    def _seconds(self):
+        # Of all CPUs, in clock ticks: user, nice, system, idle, waiting for a disk, interrupts, soft ones, taken by the host.
+        ticks = list(map(int, pathlib.Path("/proc/stat").read_text().split("\n")[0].split()[1:9]))
+        busy = (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+        return busy - sum(os.times()[:4])  # less our own, and our children's that have ended
+
+    def __enter__(self):
+        self._begin, self._before = time.monotonic(), self._seconds()
+        return self
+
+    def __exit__(self, *unused):
+        self.cores = (self._seconds() - self._before) / (time.monotonic() - self._begin)
 
 
 class Capacity(unittest.TestCase):
@@ -65,19 +94,24 @@ class Capacity(unittest.TestCase):
         self.assertEqual(reason, "memory" if found["predicted"]["concurrency"] == 2 else "rate")
 
     def test_a_load_gets_what_was_predicted_within_fifteen_percent(self):
-        """The best of some rounds on both sides: whatever else runs on this machine can only take away from either, so
-        the best is nearest to what the machine does, and only the best can be compared."""
-        concurrency, predicted, measured = 0, [], []
-        for _ in range(ROUNDS):
-            _, found = self.json_of("capacity", "--model", MODEL, *MIX, *THREADS)
-            concurrency = concurrency or found["predicted"]["concurrency"]
-            rates = {row["batch"]: row["predicted_tokens_per_second"] for row in found["batches"]}
-            predicted.append(rates.get(concurrency, 0))
-            measured += self.loads(concurrency)
-            print(f"{concurrency} at once: predicted {predicted}, measured {measured} tokens a second", flush=True)
-            if abs(max(measured) / max(predicted) - 1) < 0.15:
+        """The best of all rounds so far on both sides: whatever else runs on this machine can only take away from either, so the
+        best is nearest to what the machine does. A wrong prediction stays wrong in rounds that nobody disturbed."""
+        predicted, measured, quiet = [], [], 0
+        for _ in range(MOST_ROUNDS):
+            with Others() as others:
+                _, found = self.json_of("capacity", "--model", MODEL, *MIX, *THREADS, "--max-num-seqs", AT_ONCE)
+                predicted += [row["predicted_tokens_per_second"] for row in found["batches"] if row["batch"] == AT_ONCE]
+                measured += self.loads(AT_ONCE)
+            said = (f"{AT_ONCE} at once: predicted {numbers(predicted)}, measured {numbers(measured)} tokens a second; "
+                    f"others took {others.cores:.2f} cores")
+            print(said, flush=True)
+            quiet += others.cores < QUIET_CORES
+            near = abs(max(measured) / max(predicted) - 1) < 0.15
+            if near and (quiet or len(predicted) >= ROUNDS):
                 return
-        self.fail(f"predicted {predicted}, measured {measured} tokens a second with {concurrency} at once")
+            if quiet == ROUNDS:
+                self.fail(said)
+        self.skipTest(f"others disturbed all but {quiet} of {MOST_ROUNDS} rounds, so rates cannot be compared; {said}")
 
     def loads(self, concurrency):
         """Tokens a second of LOADS loads, each of prompts that the server has not seen."""
