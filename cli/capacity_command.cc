@@ -206,10 +206,9 @@ absl::Status Run(const Options& options) {
 int RunCapacity(int argc, char** argv) {
   CLI::App app(
       "Shows what this machine holds and does for a model: sequences by context, tokens a second "
-      "by "
-      "batch, and what follows for --max-num-seqs of serve and the autoscaler's targets. It loads "
-      "the model with serve's memory plan and measures for some seconds; leave the machine alone "
-      "meanwhile",
+      "by batch, and what follows for --max-num-seqs of serve and the autoscaler's targets. It "
+      "loads the model with serve's memory plan and measures: some seconds for a small model, "
+      "minutes for a large one; leave the machine alone meanwhile",
       kName);
   app.footer(
       "Rates hold for requests of --prompt-tokens and --output-tokens on average: give those of "
