@@ -7,51 +7,12 @@
 #include <cstddef>
 #include <limits>
 
-#include "kernels/philox.h"
+#include "kernels/sampling_weights.h"
 
 namespace millrace {
 namespace {
 
 constexpr float kMasked = -std::numeric_limits<float>::infinity();
-
-// e^x for x <= 0 with a relative error below 1e-12, in plain operations that the compiler
-// vectorises and that give the same bits on every machine, which libm does not promise. 0 below
-// -700.
-inline double ExpOfNonPositive(double x) {
-  constexpr double kInverseLn2 = 1.4426950408889634;
-  constexpr double kLn2High = 0x1.62e42fefap-1;  // so short that its product with n is exact
-  constexpr double kLn2Low = 0x1.cf79abc9e3b39p-40;
-  constexpr double kShift = 0x1.8p52;  // adding it rounds to an integer in the low bits
-  constexpr double kLowest = -700.0;
-  const double clamped = x > kLowest ? x : kLowest;
-  const double shifted = clamped * kInverseLn2 + kShift;
-  const double n = shifted - kShift;
-  const double r = (clamped - n * kLn2High) - n * kLn2Low;
-  // Taylor: the first term left out is r^11 / 11! < 3e-13.
-  double p = 1.0 / 3628800.0;
-  p = p * r + 1.0 / 362880.0;
-  p = p * r + 1.0 / 40320.0;
-  p = p * r + 1.0 / 5040.0;
-  p = p * r + 1.0 / 720.0;
-  p = p * r + 1.0 / 120.0;
-  p = p * r + 1.0 / 24.0;
-  p = p * r + 1.0 / 6.0;
-  p = p * r + 0.5;
-  p = p * r + 1.0;
-  p = p * r + 1.0;
-  const std::uint64_t bits =
-      std::bit_cast<std::uint64_t>(p) + (std::bit_cast<std::uint64_t>(shifted) << 52);
-  return x > kLowest ? std::bit_cast<double>(bits) : 0.0;
-}
-
-// The softmax's terms: weight(x) = exp((x - max) / temperature), so 1 for the best token.
-struct Weights {
-  double max;
-  double temperature;
-  double operator()(float logit) const {
-    return ExpOfNonPositive((static_cast<double>(logit) - max) / temperature);
-  }
-};
 
 // The largest value; NaNs are passed over. Lanes let the compiler use vectors.
 float MaxOf(std::span<const float> values) {
@@ -145,12 +106,12 @@ void SelectTop(std::span<const float> logits, std::size_t count,
   std::sort(order->begin(), order->end(), before);
 }
 
-// Sums in eight fixed lanes.
+// Sums in fixed lanes (kernels/sampling_weights.h).
 double SumOf(std::span<const double> values) {
-  std::array<double, 8> lanes = {};
+  std::array<double, kSampleLanes> lanes = {};
   std::size_t i = 0;
-  for (; i + 8 <= values.size(); i += 8) {
-    for (std::size_t j = 0; j < 8; ++j) lanes[j] += values[i + j];
+  for (; i + kSampleLanes <= values.size(); i += kSampleLanes) {
+    for (std::size_t j = 0; j < kSampleLanes; ++j) lanes[j] += values[i + j];
   }
   for (; i < values.size(); ++i) lanes[0] += values[i];
   double sum = 0.0;
@@ -159,10 +120,10 @@ double SumOf(std::span<const double> values) {
 }
 
 // Weights of a slice of the vocabulary, 0 where below `least`.
-constexpr std::size_t kSlice = 512;
-std::size_t SliceWeights(std::span<const float> logits, std::size_t begin, const Weights& weights,
-                         double least, std::array<double, kSlice>* out) {
-  const std::size_t n = std::min(kSlice, logits.size() - begin);
+std::size_t SliceWeights(std::span<const float> logits, std::size_t begin,
+                         const SampleWeights& weights, double least,
+                         std::array<double, kSampleSlice>* out) {
+  const std::size_t n = std::min(kSampleSlice, logits.size() - begin);
   for (std::size_t i = 0; i < n; ++i) {
     const double w = weights(logits[begin + i]);
     (*out)[i] = w >= least ? w : 0.0;
@@ -170,10 +131,10 @@ std::size_t SliceWeights(std::span<const float> logits, std::size_t begin, const
   return n;
 }
 
-double SumOfWeights(std::span<const float> logits, const Weights& weights, double least) {
-  std::array<double, kSlice> slice;
+double SumOfWeights(std::span<const float> logits, const SampleWeights& weights, double least) {
+  std::array<double, kSampleSlice> slice;
   double total = 0.0;
-  for (std::size_t begin = 0; begin < logits.size(); begin += kSlice) {
+  for (std::size_t begin = 0; begin < logits.size(); begin += kSampleSlice) {
     total += SumOf({slice.data(), SliceWeights(logits, begin, weights, least, &slice)});
   }
   return total;
@@ -194,12 +155,12 @@ std::size_t WalkTo(std::span<const double> weights, double target) {
 }
 
 // Draws from the whole vocabulary. Sums slices until the one that `target` falls into.
-std::uint32_t DrawFromAll(std::span<const float> logits, const Weights& weights, double least,
+std::uint32_t DrawFromAll(std::span<const float> logits, const SampleWeights& weights, double least,
                           double uniform) {
-  std::array<double, kSlice> slice;
+  std::array<double, kSampleSlice> slice;
   double target = uniform * SumOfWeights(logits, weights, least);
   std::size_t token = 0;
-  for (std::size_t begin = 0; begin < logits.size(); begin += kSlice) {
+  for (std::size_t begin = 0; begin < logits.size(); begin += kSampleSlice) {
     const std::size_t n = SliceWeights(logits, begin, weights, least, &slice);
     const double sum = SumOf({slice.data(), n});
     if (sum > 0.0) token = begin + WalkTo({slice.data(), n}, target);
@@ -210,7 +171,7 @@ std::uint32_t DrawFromAll(std::span<const float> logits, const Weights& weights,
 }
 
 // Draws from `tokens`, walked by ascending id as if all others had weight 0.
-std::uint32_t DrawFrom(std::span<const float> logits, const Weights& weights, double uniform,
+std::uint32_t DrawFrom(std::span<const float> logits, const SampleWeights& weights, double uniform,
                        std::vector<std::uint32_t>* tokens) {
   std::sort(tokens->begin(), tokens->end());
   double total = 0.0;
@@ -226,7 +187,7 @@ std::uint32_t DrawFrom(std::span<const float> logits, const Weights& weights, do
 
 // How many of the descending `order` the nucleus holds: the shortest prefix whose weights reach
 // top_p of `total`; order.size() + 1 if they do not.
-std::size_t NucleusSize(std::span<const float> logits, const Weights& weights, double wanted,
+std::size_t NucleusSize(std::span<const float> logits, const SampleWeights& weights, double wanted,
                         std::span<const std::uint32_t> order) {
   double sum = 0.0;
   for (std::size_t i = 0; i < order.size(); ++i) {
@@ -237,7 +198,7 @@ std::size_t NucleusSize(std::span<const float> logits, const Weights& weights, d
 }
 
 // top-k, then top-p: leaves the kept tokens in `order`.
-void SelectCandidates(std::span<const float> logits, const Weights& weights,
+void SelectCandidates(std::span<const float> logits, const SampleWeights& weights,
                       const SamplerParams& params, std::vector<std::uint32_t>* order) {
   if (params.top_k > 0 && params.top_k < logits.size()) {
     SelectTop(logits, params.top_k, order);
@@ -263,7 +224,7 @@ void SelectCandidates(std::span<const float> logits, const Weights& weights,
 std::uint32_t Draw(std::span<const float> logits, float max, const SampleRow& row,
                    std::vector<std::uint32_t>* order) {
   const SamplerParams& params = row.params;
-  const Weights weights = {max, params.temperature};
+  const SampleWeights weights = {max, params.temperature};
   const double uniform = UniformDraw(params.seed, row.index, row.position);
   // The best token has weight 1, so min-p of its probability is min-p of weight.
   const double least = std::min(1.0, static_cast<double>(params.min_p));
@@ -276,7 +237,7 @@ std::uint32_t Draw(std::span<const float> logits, float max, const SampleRow& ro
 
 void AddLogprobs(std::span<const float> logits, float max, std::int32_t count,
                  std::vector<std::uint32_t>* order, SampledToken* out) {
-  const Weights weights = {max, 1.0};
+  const SampleWeights weights = {max, 1.0};
   const double log_total = std::log(SumOfWeights(logits, weights, 0.0));
   const auto logprob = [&](std::uint32_t token) {
     return static_cast<float>(static_cast<double>(logits[token]) - max - log_total);
@@ -301,10 +262,7 @@ SampledToken NotFinite() {
 }  // namespace
 
 double UniformDraw(std::uint64_t seed, std::uint32_t index, std::uint32_t position) {
-  const auto bits = Philox4x32({index, position, 0, 0}, {static_cast<std::uint32_t>(seed),
-                                                         static_cast<std::uint32_t>(seed >> 32)});
-  const std::uint64_t word = (std::uint64_t{bits[0]} << 32) | bits[1];
-  return static_cast<double>(word >> 11) * 0x1p-53;
+  return UniformNumber(seed, index, position);
 }
 
 SampledToken SampleToken(std::span<const float> logits, const SampleRow& row,
