@@ -55,6 +55,7 @@ class Watched:
     def __init__(self, browser, server):
         self.origin = f"http://{server.metrics_address}"
         self.urls, self.bodies, self.logged = [], queue.SimpleQueue(), []
+        self.asked = []  # when each request for /metrics was sent, in seconds
         self.answers = {}  # headers of /metrics by request
         self.seen = []
         self.page = browser.page(self.event)
@@ -63,6 +64,8 @@ class Watched:
     def event(self, method, params):
         if method == "Network.requestWillBeSent":
             self.urls.append(params["request"]["url"])
+            if "/metrics" in self.urls[-1]:
+                self.asked.append(params["timestamp"])
         elif method == "Network.responseReceived" and "/metrics" in params["response"]["url"]:
             self.answers[params["requestId"]] = params["response"]["headers"]
         elif method == "Network.loadingFinished" and params["requestId"] in self.answers:
@@ -124,6 +127,9 @@ class StatusPage(unittest.TestCase):
         pages = watched.got(shown["scrapes"])
         self.shows(shown, pages)
         self.draws(shown)
+        # It asks once a second; how long an answer takes is the machine's affair.
+        for a, b in itertools.pairwise(watched.asked[:len(pages)]):
+            self.assertGreater(b - a, 0.8)
         # All that it asked for, from the first request on.
         self.assertEqual(set(watched.urls), {watched.origin + "/", watched.origin + "/metrics?close"})
         self.assertEqual(watched.logged, [])
@@ -145,11 +151,10 @@ class StatusPage(unittest.TestCase):
         for state, entry in zip(("used", "cached", "free"), shown["legends"]["kv"]):
             self.assertEqual(entry.split(" ")[0], state)
             self.near(entry.split(" ")[1], blocks[state], f"blocks {state}")
-        # The page's own times, which are those of the network.
+        # The page's own times, which are those of the network, but for what a busy machine lets it wait.
         self.assertEqual(len(shown["at"]), len(pages))
         for (a, b), (c, d) in zip(itertools.pairwise(shown["at"]), itertools.pairwise(at for at, _ in pages)):
-            self.assertAlmostEqual(b - a, d - c, delta=0.5)
-            self.assertGreater(b - a, 0.9)
+            self.assertAlmostEqual(b - a, d - c, delta=0.9)
         elapsed = shown["at"][-1] - shown["at"][-2]
         for tile, name in (("out", "millrace_generated_tokens_total"), ("in", "millrace_prompt_tokens_total")):
             self.near(tiles[tile], (newest.value(name) - last.value(name)) / elapsed, f"tokens {tile}")
