@@ -6,6 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status.h"
+#include "kernels/cuda/rope_append.h"
+#include "kernels/cuda/route.h"
 #include "kernels/rope_angles.h"
 #include "runtime/backend/cuda/cuda_status.h"
 #include "runtime/backend/cuda/step_shape.h"
@@ -18,7 +20,8 @@ CudaBackend::CudaBackend(const CudaOptions& options, DeviceFacts facts)
 
 CudaBackend::~CudaBackend() {
   if (hung_) {
-    (void)state_.release();
+    static auto* abandoned = new std::vector<std::unique_ptr<DeviceState>>;
+    abandoned->push_back(std::move(state_));
   } else if (state_->stream != nullptr) {
     // Kernels that still run read what the members own.
     cudaStreamSynchronize(state_->stream.get());
@@ -86,8 +89,24 @@ absl::Status CudaBackend::FillAngles() {
                   "copying angles");
 }
 
+// What the kernels' tables hold; every model that we know of lies far within.
+absl::Status CudaBackend::CheckModel(const ProgramDims& dims, const BackendLimits& limits) {
+  if (!CanAttend(limits.kv.dtype, dims.head_dim)) {
+    return absl::UnimplementedError(
+        absl::StrCat("heads of ", dims.head_dim, " values: on CUDA they are multiples of ",
+                     kHeadDimMultiple, ", at most ", kMaxHeadDim, "; use --device cpu"));
+  }
+  if (dims.num_experts > kMaxRoutedExperts || dims.experts_per_token > kMaxExpertsPerToken) {
+    return absl::UnimplementedError(absl::StrCat(dims.experts_per_token, " of ", dims.num_experts,
+                                                 " experts: on CUDA at most ", kMaxExpertsPerToken,
+                                                 " of ", kMaxRoutedExperts, "; use --device cpu"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CudaBackend::Prepare(const Program& program, const BackendLimits& limits) {
   MILLRACE_CHECK(state_->executor == nullptr, "a backend is prepared once");
+  MILLRACE_RETURN_IF_ERROR(CheckModel(program.dims, limits));
   state_->weights.FinishLoading();
   program_ = program;
   limits_ = limits;

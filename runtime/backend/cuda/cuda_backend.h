@@ -91,6 +91,7 @@ class CudaBackend final : public Backend {
 
   CudaBackend(const CudaOptions& options, DeviceFacts facts);
 
+  static absl::Status CheckModel(const ProgramDims& dims, const BackendLimits& limits);
   absl::Status FillAngles();
   absl::Status CheckDeferred(const StepInput& input) const;
   absl::Status PutStep(const StepInput& input, Slot* slot, int index);

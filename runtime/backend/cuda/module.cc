@@ -6,6 +6,7 @@
 #include "absl/status/statusor.h"
 #include "runtime/backend/backend.h"
 #include "runtime/backend/cuda/cuda_backend.h"
+#include "runtime/backend/cuda/device_report.h"
 
 extern "C" {
 
@@ -15,7 +16,8 @@ extern "C" {
 
 [[gnu::visibility("default")]] void millrace_cuda_module_make(
     std::int32_t device, int threads, absl::StatusOr<std::unique_ptr<millrace::Backend>>* backend) {
-  auto made = millrace::cuda::CudaBackend::Create({.device = device, .threads = threads});
+  auto made = millrace::cuda::CudaBackend::Create(
+      {.device = device, .threads = threads, .graphs = millrace::cuda::GraphsAsked()});
   if (made.ok()) {
     *backend = *std::move(made);
   } else {

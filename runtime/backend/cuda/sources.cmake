@@ -5,6 +5,7 @@ set(MILLRACE_CUDA_BACKEND
   cuda_backend.cc
   cuda_status.cc
   device.cc
+  device_report.cc
   executor.cc
   resources.cc
   step_buffers.cc
