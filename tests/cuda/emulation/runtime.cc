@@ -175,8 +175,6 @@ class Runtime {
     return true;
   }
   cudaError_t Wait(Lock* lock, Stream* stream, std::int64_t position) {
-    if (stream == nullptr) stream = &default_stream_;
-    if (stream->capture != nullptr) return cudaErrorStreamCaptureUnsupported;
     while (!DrainTo(stream, position)) unhung_.wait(*lock);
     return Planned(Call::kWait);
   }
@@ -489,6 +487,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   return Do(std::nullopt, [&](Runtime* runtime, Lock* lock) {
     Stream* real = stream == nullptr ? &runtime->default_stream_ : stream;
+    if (real->capture != nullptr) return cudaErrorStreamCaptureUnsupported;
     return runtime->Wait(lock, real, real->put);
   });
 }
