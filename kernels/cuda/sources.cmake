@@ -5,6 +5,7 @@ set(MILLRACE_CUDA_KERNELS
   attention_merge.cu
   combine.cu
   embed.cu
+  int8_peak.cu
   matmul.cu
   matmul_float.cu
   matmul_tensor.cu

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "base/status.h"
 
 namespace millrace {
 namespace {
@@ -26,9 +27,8 @@ std::string LoaderError() {
   return error == nullptr ? "unknown" : error;
 }
 
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(std::int32_t device, int threads) {
+// The module, of this program's build.
+absl::StatusOr<void*> OpenModule() {
   const std::string path = ModulePath();
   // Never closed: CUDA's own threads run in it.
   void* module = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
@@ -41,17 +41,33 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(std::int32_t device, in
     return absl::FailedPreconditionError(absl::StrCat(path, " does not load: ", error));
   }
   const auto digest = reinterpret_cast<CudaModuleDigestFn>(dlsym(module, kCudaModuleDigestSymbol));
-  const auto make = reinterpret_cast<CudaModuleMakeFn>(dlsym(module, kCudaModuleMakeSymbol));
-  if (digest == nullptr || make == nullptr) {
+  if (digest == nullptr || dlsym(module, kCudaModuleMakeSymbol) == nullptr ||
+      dlsym(module, kCudaModuleReportSymbol) == nullptr) {
     return absl::FailedPreconditionError(absl::StrCat(path, " is no CUDA module of millrace"));
   }
   if (std::string(digest()) != MILLRACE_BACKEND_DIGEST) {
     return absl::FailedPreconditionError(absl::StrCat(
         path, " was built with another version of this program: install both together"));
   }
+  return module;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(std::int32_t device, int threads) {
+  MILLRACE_ASSIGN_OR_RETURN(void* const module, OpenModule());
+  const auto make = reinterpret_cast<CudaModuleMakeFn>(dlsym(module, kCudaModuleMakeSymbol));
   absl::StatusOr<std::unique_ptr<Backend>> backend = absl::InternalError("made nothing");
   make(device, threads, &backend);
   return backend;
+}
+
+absl::StatusOr<CudaDeviceReport> ReportCudaDevice(std::int32_t device, bool measure) {
+  MILLRACE_ASSIGN_OR_RETURN(void* const module, OpenModule());
+  const auto fill = reinterpret_cast<CudaModuleReportFn>(dlsym(module, kCudaModuleReportSymbol));
+  absl::StatusOr<CudaDeviceReport> report = absl::InternalError("reported nothing");
+  fill(device, measure, &report);
+  return report;
 }
 
 }  // namespace millrace

@@ -66,6 +66,10 @@ bool IsDeviceChoice(std::string_view device) {
   return device == "auto" || device == "cpu" || CudaIndex(device).has_value();
 }
 
+std::optional<std::int32_t> CudaDeviceOf(std::string_view device) {
+  return device == "auto" ? 0 : CudaIndex(device);
+}
+
 int ThreadsToUse(int threads) {
   const int cores = AvailableCores();
   return threads == 0 ? cores : std::min(threads, cores);
@@ -87,7 +91,7 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& device, 
   }
   if (device == "cpu") return MakeCpuBackend(threads, cpu_isa, weight_cache);
   absl::StatusOr<std::unique_ptr<Backend>> cuda =
-      MakeCudaBackend(CudaIndex(device).value_or(0), ThreadsToUse(threads));
+      MakeCudaBackend(CudaDeviceOf(device).value_or(0), ThreadsToUse(threads));
   if (cuda.ok()) return cuda;
   if (device != "auto") return WithContext("--device " + device, cuda.status());
   // An image for CPUs has no module: nothing to tell.

@@ -2,7 +2,9 @@
 #ifndef MILLRACE_RUNTIME_BACKEND_FACTORY_H_
 #define MILLRACE_RUNTIME_BACKEND_FACTORY_H_
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -23,6 +25,8 @@ int ThreadsToUse(int threads);
 // What --device takes, in words and as a check.
 inline constexpr char kDeviceChoices[] = "auto, cpu, cuda or cuda:N";
 bool IsDeviceChoice(std::string_view device);
+// The number of the CUDA device that a choice names, 0 where it leaves that open; nothing for cpu.
+std::optional<std::int32_t> CudaDeviceOf(std::string_view device);
 
 // `device` is one of kDeviceChoices. auto is the first CUDA device where the CUDA module
 // (runtime/backend/cuda/module.h) lies beside the program and finds one, else the CPU, and a line

@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "runtime/backend/backend.h"
 #include "runtime/backend/cuda/cuda_backend.h"
+#include "runtime/backend/cuda/device_report.h"
 #include "tests/cuda/emulation/machine.h"
 
 namespace {
@@ -55,8 +56,10 @@ extern "C" {
     std::int32_t device, int threads, absl::StatusOr<std::unique_ptr<millrace::Backend>>* backend) {
   PlanFaults();
   // A test waits for the limit.
-  auto made = millrace::cuda::CudaBackend::Create(
-      {.device = device, .threads = threads, .step_limit = std::chrono::seconds(3)});
+  auto made = millrace::cuda::CudaBackend::Create({.device = device,
+                                                   .threads = threads,
+                                                   .graphs = millrace::cuda::GraphsAsked(),
+                                                   .step_limit = std::chrono::seconds(3)});
   if (made.ok()) {
     *backend = *std::move(made);
   } else {

@@ -21,7 +21,7 @@ absl::StatusOr<CudaDeviceReport> DescribeDevice(std::int32_t index);
 struct ProbeSize {
   // Of each of the two buffers: far more than any cache of a GPU holds.
   std::int64_t copy_bytes = std::int64_t{2} << 30;
-  std::int32_t int8_blocks = 4;  // a multiprocessor, as many as run there at once
+  std::int32_t int8_blocks = 4;       // a multiprocessor, as many as run there at once
   std::int32_t int8_rounds = 20'000;  // some milliseconds
 };
 
