@@ -4,11 +4,14 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -18,6 +21,7 @@
 #include "cli/bench_run.h"
 #include "cli/cli_util.h"
 #include "cli/commands.h"
+#include "runtime/backend/cuda_module.h"
 #include "runtime/backend/factory.h"
 #include "runtime/runner/model_loader.h"
 
@@ -36,6 +40,8 @@ struct Options {
   std::vector<std::int32_t> depth = {0};
   int repeat = 3;
   std::string kv_dtype = "f16";
+  std::int32_t step_tokens = 512;
+  bool no_graphs = false;
   bool same_tokens = false;
   bool shared_prefix = false;
   bool probe = false;
@@ -44,6 +50,16 @@ struct Options {
 
 struct Rate {
   double median, min, max;
+};
+
+// What the model ran on: the CPU, or a CUDA device.
+struct Device {
+  int threads = 0;
+  std::string isa;
+  std::string id = "cpu";  // or "cuda:0"
+  CudaDeviceReport cuda;
+
+  bool is_cuda() const { return id != "cpu"; }
 };
 
 struct Row {
@@ -99,6 +115,7 @@ absl::StatusOr<Row> MeasureDecode(ModelRunner* runner, const Options& options, s
     const TimePoint begin = clock.Now();
     for (std::int32_t t = 0; t < tokens; ++t)
       MILLRACE_RETURN_IF_ERROR(run.Decode(batch, std::max(1, depth) + t));
+    MILLRACE_RETURN_IF_ERROR(run.Finish());
     if (i >= 0)
       rates.push_back(static_cast<double>(tokens) * batch / ToSeconds(clock.Now() - begin));
   }
@@ -124,46 +141,90 @@ absl::StatusOr<std::vector<Row>> Measure(ModelRunner* runner, const Options& opt
   return rows;
 }
 
-void PrintTable(const LoadedModel& model, const std::vector<Row>& rows,
-                const std::vector<ProbeResult>& probes) {
-  std::printf("%s, %s, %s\n\n", model.facts.name.c_str(), model.facts.quantisation.c_str(),
+void PrintTable(const LoadedModel& model, const Device& device, const std::vector<Row>& rows,
+                const std::optional<ProbeResult>& probe) {
+  std::printf("%s, %s, %s\n", model.facts.name.c_str(), model.facts.quantisation.c_str(),
               model.facts.device.c_str());
-  std::printf("%-8s %6s %7s %7s %12s %12s %12s\n", "kind", "batch", "tokens", "depth", "tok/s",
+  if (device.is_cuda()) {
+    std::printf("%.1f of %.1f GB free before loading, graphs %s\n",
+                static_cast<double>(device.cuda.free_bytes) / 1e9,
+                static_cast<double>(device.cuda.total_bytes) / 1e9,
+                device.cuda.graphs ? "on" : "off");
+  }
+  std::printf("\n%-8s %6s %7s %7s %12s %12s %12s\n", "kind", "batch", "tokens", "depth", "tok/s",
               "min", "max");
   for (const Row& row : rows) {
     std::printf("%-8s %6d %7d %7d %12.2f %12.2f %12.2f\n", row.kind.c_str(), row.batch, row.tokens,
                 row.depth, row.rate.median, row.rate.min, row.rate.max);
   }
-  for (const ProbeResult& probe : probes) {
-    std::printf("probe: read %.1f GB/s, int8 %.0f GOPS (%s)\n", probe.read_gb_per_second,
-                probe.int8_gops, probe.isa.c_str());
+  if (device.cuda.copy_gb_per_second > 0) {
+    std::printf("probe: copy within the device %.1f GB/s (read and written), int8 %.0f GOPS (%s)\n",
+                device.cuda.copy_gb_per_second, device.cuda.int8_gops, device.isa.c_str());
+  }
+  if (probe.has_value()) {
+    std::printf("probe: read %.1f GB/s, int8 %.0f GOPS (%s)\n", probe->read_gb_per_second,
+                probe->int8_gops, probe->isa.c_str());
   }
 }
 
-void PrintJson(const LoadedModel& model, int threads, const std::string& isa,
-               const std::vector<Row>& rows, const std::vector<ProbeResult>& probes) {
-  nlohmann::json list = nlohmann::json::array();
-  for (const Row& row : rows) {
-    list.push_back({{"kind", row.kind},
-                    {"batch", row.batch},
-                    {"tokens", row.tokens},
-                    {"depth", row.depth},
-                    {"shared_prefix", row.shared_prefix},
-                    {"threads", threads},
-                    {"device", "cpu"},
-                    {"isa", isa},
-                    {"model", model.facts.name},
-                    {"tokens_per_second",
-                     {{"median", row.rate.median}, {"min", row.rate.min}, {"max", row.rate.max}}}});
+// What every entry says of the device.
+nlohmann::json DeviceFields(const Device& device) {
+  nlohmann::json fields = {{"threads", device.threads}, {"device", device.id}, {"isa", device.isa}};
+  if (device.is_cuda()) {
+    fields["device_name"] = device.cuda.name;
+    fields["free_bytes"] = device.cuda.free_bytes;
+    fields["total_bytes"] = device.cuda.total_bytes;
+    fields["multiprocessors"] = device.cuda.multiprocessors;
+    fields["driver_version"] = device.cuda.driver_version;
+    fields["runtime_version"] = device.cuda.runtime_version;
+    fields["graphs"] = device.cuda.graphs;
   }
-  for (const ProbeResult& probe : probes) {
-    list.push_back({{"kind", "probe"},
-                    {"threads", threads},
-                    {"isa", probe.isa},
-                    {"read_gb_per_second", probe.read_gb_per_second},
-                    {"int8_gops", probe.int8_gops}});
+  return fields;
+}
+
+void PrintJson(const LoadedModel& model, const Device& device, const std::vector<Row>& rows,
+               const std::optional<ProbeResult>& probe) {
+  nlohmann::json list = nlohmann::json::array();
+  const auto add = [&](nlohmann::json entry) {
+    entry.update(DeviceFields(device));
+    list.push_back(std::move(entry));
+  };
+  for (const Row& row : rows) {
+    add({{"kind", row.kind},
+         {"batch", row.batch},
+         {"tokens", row.tokens},
+         {"depth", row.depth},
+         {"shared_prefix", row.shared_prefix},
+         {"model", model.facts.name},
+         {"tokens_per_second",
+          {{"median", row.rate.median}, {"min", row.rate.min}, {"max", row.rate.max}}}});
+  }
+  if (device.cuda.copy_gb_per_second > 0) {
+    add({{"kind", "probe"},
+         {"copy_gb_per_second", device.cuda.copy_gb_per_second},
+         {"int8_gops", device.cuda.int8_gops}});
+  }
+  if (probe.has_value()) {
+    add({{"kind", "probe"},
+         {"read_gb_per_second", probe->read_gb_per_second},
+         {"int8_gops", probe->int8_gops}});
   }
   std::puts(list.dump(1).c_str());
+}
+
+// The device that LoadModel will take, seen before the model fills its memory; its limits too
+// where a probe is wanted. Where there is none, loading says why.
+Device LookAtDevice(const Options& options) {
+  Device device;
+  std::tie(device.threads, device.isa) = BackendInUse(options.load);
+  const std::optional<std::int32_t> index = CudaDeviceOf(options.load.device);
+  if (!index.has_value()) return device;
+  absl::StatusOr<CudaDeviceReport> report = ReportCudaDevice(*index, options.probe);
+  if (!report.ok()) return device;
+  device.id = absl::StrCat("cuda:", *index);
+  device.cuda = *std::move(report);
+  device.isa = device.cuda.isa;
+  return device;
 }
 
 absl::Status Bench(Options options) {
@@ -174,8 +235,11 @@ absl::Status Bench(Options options) {
   const std::int64_t longest = std::max(largest(options.prefill), largest(options.decode) + 2) +
                                std::int64_t{largest(options.depth)};
   options.load.max_num_seqs = batch;
-  options.load.max_num_batched_tokens = std::max(512, batch);
+  options.load.max_num_batched_tokens = std::max(options.step_tokens, batch);
   options.load.context = longest;
+  // The module reads it: it is for measuring alone, no option of a backend.
+  if (options.no_graphs) setenv("MILLRACE_CUDA_GRAPHS", "off", /*overwrite=*/1);
+  const Device device = LookAtDevice(options);
   auto bar = std::make_unique<ProgressBar>("loading");
   options.load.progress = [&bar](std::uint64_t done, std::uint64_t total) {
     bar->Update(done, total);
@@ -183,13 +247,12 @@ absl::Status Bench(Options options) {
   MILLRACE_ASSIGN_OR_RETURN(LoadedModel model, LoadModel(options.load));
   bar.reset();  // its line is free again
   MILLRACE_ASSIGN_OR_RETURN(const std::vector<Row> rows, Measure(model.runner.get(), options));
-  const auto [threads, isa] = BackendInUse(options.load);
-  std::vector<ProbeResult> probes;
-  if (options.probe) probes.push_back(ProbeMachine(threads, isa));
+  std::optional<ProbeResult> probe;
+  if (options.probe && !device.is_cuda()) probe = ProbeMachine(device.threads, device.isa);
   if (options.json) {
-    PrintJson(model, threads, isa, rows, probes);
+    PrintJson(model, device, rows, probe);
   } else {
-    PrintTable(model, rows, probes);
+    PrintTable(model, device, rows, probe);
   }
   return absl::OkStatus();
 }
@@ -215,6 +278,13 @@ int RunBench(int argc, char** argv) {
   app.add_option("--repeat", options.repeat, "Measured runs of each row")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
+  app.add_option("--device", options.load.device, kDeviceChoices)->capture_default_str();
+  app.add_option("--max-num-batched-tokens", options.step_tokens,
+                 "Tokens of a step at most: a prompt is computed in chunks of so many")
+      ->check(CLI::Range(1, 65536))
+      ->capture_default_str();
+  app.add_flag("--no-cuda-graphs", options.no_graphs,
+               "On a GPU: launches every kernel by itself, to see what graphs are worth");
   app.add_option("--threads", options.load.threads,
                  "Worker threads, at most and (0) by default the physical cores the cgroup allows");
   app.add_option("--cpu-isa", options.load.cpu_isa, kCpuIsaChoices);
@@ -225,9 +295,13 @@ int RunBench(int argc, char** argv) {
   app.add_flag("--shared-prefix", options.shared_prefix,
                "The positions of --depth are one prefix that a batch has in common, kept once");
   app.add_flag("--probe", options.probe,
-               "Also measures the read bandwidth and the int8 rate of the machine");
+               "Also measures what the device can do at most: its memory and its int8 rate");
   app.add_flag("--json", options.json, "Prints a JSON list");
   if (const auto code = ParseFlags(&app, argc, argv)) return *code;
+  if (!IsDeviceChoice(options.load.device)) {
+    return Fail(kName, absl::StrCat("--device ", options.load.device, ": want ", kDeviceChoices),
+                2);
+  }
   const std::optional<KvDType> kv_dtype = ParseKvDType(options.kv_dtype);
   if (!kv_dtype) {
     return Fail(kName, absl::StrCat("--kv-dtype ", options.kv_dtype, ": want ", kKvDTypeChoices),

@@ -30,11 +30,12 @@ absl::Status BenchRun::Prefill(std::int32_t s, std::int32_t begin, std::int32_t 
     const std::int32_t count = std::min(end - at, runner_->info().max_step_tokens);
     ForwardBatch batch = Empty();
     Add(s, at, count, at + count == end, &batch);
-    MILLRACE_ASSIGN_OR_RETURN(const ForwardResult result, RunStep(batch));
-    if (!result.sampled.empty()) {
-      sampled_[static_cast<std::size_t>(s)] = static_cast<std::int32_t>(result.sampled[0].token);
-    }
+    MILLRACE_RETURN_IF_ERROR(Put(batch));
     at += count;
+  }
+  MILLRACE_RETURN_IF_ERROR(Finish());
+  if (!newest_.sampled.empty()) {
+    sampled_[static_cast<std::size_t>(s)] = static_cast<std::int32_t>(newest_.sampled[0].token);
   }
   return absl::OkStatus();
 }
@@ -42,9 +43,11 @@ absl::Status BenchRun::Prefill(std::int32_t s, std::int32_t begin, std::int32_t 
 absl::Status BenchRun::Decode(std::int32_t sequences, std::int32_t position) {
   ForwardBatch batch = Empty();
   for (std::int32_t s = 0; s < sequences; ++s) Add(s, position, 1, true, &batch);
-  MILLRACE_ASSIGN_OR_RETURN(const ForwardResult result, RunStep(batch));
-  for (std::size_t s = 0; s < result.sampled.size(); ++s) {
-    sampled_[s] = static_cast<std::int32_t>(result.sampled[s].token);
+  MILLRACE_RETURN_IF_ERROR(Put(batch));
+  if (tokens_ != BenchTokens::kSampled) return absl::OkStatus();
+  MILLRACE_RETURN_IF_ERROR(Finish());
+  for (std::size_t s = 0; s < newest_.sampled.size(); ++s) {
+    sampled_[s] = static_cast<std::int32_t>(newest_.sampled[s].token);
   }
   return absl::OkStatus();
 }
@@ -77,9 +80,24 @@ void BenchRun::Add(std::int32_t s, std::int32_t begin, std::int32_t count, bool 
   batch->sampling.push_back(std::move(sampling));
 }
 
-absl::StatusOr<ForwardResult> BenchRun::RunStep(const ForwardBatch& batch) {
+absl::Status BenchRun::AwaitOldest() {
+  const StepTicket ticket = in_flight_.front();
+  in_flight_.pop_front();
+  MILLRACE_ASSIGN_OR_RETURN(newest_, runner_->Await(ticket));
+  return absl::OkStatus();
+}
+
+absl::Status BenchRun::Finish() {
+  while (!in_flight_.empty()) MILLRACE_RETURN_IF_ERROR(AwaitOldest());
+  return absl::OkStatus();
+}
+
+absl::Status BenchRun::Put(const ForwardBatch& batch) {
+  const auto most = static_cast<std::size_t>(runner_->info().max_in_flight);
+  if (in_flight_.size() == most) MILLRACE_RETURN_IF_ERROR(AwaitOldest());
   MILLRACE_ASSIGN_OR_RETURN(const StepTicket ticket, runner_->Launch(batch));
-  return runner_->Await(ticket);
+  in_flight_.push_back(ticket);
+  return absl::OkStatus();
 }
 
 }  // namespace millrace::cli

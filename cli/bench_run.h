@@ -4,6 +4,7 @@
 #define MILLRACE_CLI_BENCH_RUN_H_
 
 #include <cstdint>
+#include <deque>
 #include <random>
 #include <vector>
 
@@ -33,21 +34,29 @@ class BenchRun {
   // last ones.
   absl::Status Prefill(std::int32_t s, std::int32_t begin, std::int32_t end);
 
-  // One token for each of the first `sequences` sequences at `position`.
+  // One token for each of the first `sequences` sequences at `position`. Returns before it is done
+  // where the runner takes more steps and no token is needed to go on.
   absl::Status Decode(std::int32_t sequences, std::int32_t position);
+
+  // Waits for every step.
+  absl::Status Finish();
 
  private:
   void Add(std::int32_t s, std::int32_t begin, std::int32_t count, bool logits,
            ForwardBatch* batch);
   // The token of sequence s that comes next, in a step of `count` of them.
   std::int32_t NextToken(std::int32_t s, std::int32_t count);
-  absl::StatusOr<ForwardResult> RunStep(const ForwardBatch& batch);
+  // Waits for the oldest step.
+  absl::Status AwaitOldest();
+  absl::Status Put(const ForwardBatch& batch);
 
   ModelRunner* const runner_;
   const BenchTokens tokens_;
   const std::int32_t shared_blocks_;
   const std::int32_t blocks_each_;
   std::vector<std::int32_t> sampled_;  // by sequence, the last one; with kSampled
+  std::deque<StepTicket> in_flight_;   // oldest first
+  ForwardResult newest_;               // of the step that was awaited last
   std::mt19937 rng_{7};                // the same tokens every time: experts are chosen by them
 };
 
