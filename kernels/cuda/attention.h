@@ -16,7 +16,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/cuda/quantize.h"
+#include "kernels/cuda/activation_rows.h"
 #include "kernels/paged_kv.h"
 
 namespace millrace::cuda {

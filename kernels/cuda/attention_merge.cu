@@ -9,6 +9,7 @@
 #include "kernels/cuda/exp.h"
 #include "kernels/cuda/lanes16.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/quantize.h"
 
 namespace millrace::cuda {
 namespace {

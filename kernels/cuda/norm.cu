@@ -5,6 +5,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/lanes16.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/quantize.h"
 
 namespace millrace::cuda {
 namespace {

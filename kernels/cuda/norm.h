@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/quantize.h"
+#include "kernels/cuda/activation_rows.h"
 
 namespace millrace::cuda {
 

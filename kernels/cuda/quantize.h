@@ -1,6 +1,6 @@
 // Activations from floats to the rows of kernels/cuda/activations.h, with the numbers of
 // kernels/cpu/quantize.h to the bit. Used by every kernel whose result a matrix product reads.
-// Device code; the struct of outputs is for the host too. Owns nothing.
+// Device code. Owns nothing.
 #ifndef MILLRACE_KERNELS_CUDA_QUANTIZE_H_
 #define MILLRACE_KERNELS_CUDA_QUANTIZE_H_
 
@@ -9,17 +9,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cuda/activation_rows.h"
 #include "kernels/cuda/activations.h"
 #include "kernels/cuda/device.h"
 
 namespace millrace::cuda {
-
-// Rows in device memory, one array for each format; null where nobody reads that format.
-struct ActivationRows {
-  std::byte* f32 = nullptr;
-  std::byte* q8x32 = nullptr;
-  std::byte* q8x256 = nullptr;
-};
 
 struct alignas(16) Float4 {
   float value[4];

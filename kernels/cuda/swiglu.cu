@@ -7,6 +7,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/exp.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/quantize.h"
 
 namespace millrace::cuda {
 namespace {

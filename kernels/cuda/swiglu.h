@@ -8,7 +8,7 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/quantize.h"
+#include "kernels/cuda/activation_rows.h"
 
 namespace millrace::cuda {
 

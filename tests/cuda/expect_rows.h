@@ -13,7 +13,7 @@
 
 #include "gtest/gtest.h"
 #include "kernels/cpu/quantize.h"
-#include "kernels/cuda/quantize.h"
+#include "kernels/cuda/activation_rows.h"
 #include "tests/cuda/activation_rows.h"
 #include "tests/cuda/device_array.h"
 #include "tests/kernels/float_test_support.h"

@@ -14,10 +14,10 @@
 #include <initializer_list>
 #include <vector>
 
+#include "kernels/cuda/activation_rows.h"
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/moe_plan.h"
-#include "kernels/cuda/quantize.h"
 #include "kernels/cuda/route.h"
 #include "runtime/backend/backend.h"
 #include "runtime/backend/cuda/device.h"

@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #include "absl/status/statusor.h"
-#include "kernels/cuda/quantize.h"
+#include "kernels/cuda/activation_rows.h"
 #include "kernels/cuda/sample_rows.h"
 #include "runtime/backend/backend.h"
 #include "runtime/backend/cuda/resources.h"
