@@ -192,6 +192,7 @@ absl::Status Resolve(Options* options) {
 }
 
 absl::Status Run(const Options& options) {
+  MILLRACE_RETURN_IF_ERROR(CheckWritable("--json", options.json));
   MILLRACE_ASSIGN_OR_RETURN(const Report report, Examine(options));
   Print(report);
   if (options.json.empty()) return absl::OkStatus();

@@ -12,6 +12,13 @@
 #include "absl/strings/str_cat.h"
 
 namespace millrace::cli {
+namespace {
+
+absl::Status CannotBeWritten(const char* flag, const std::string& path) {
+  return absl::InternalError(absl::StrCat(flag, " ", path, ": cannot be written"));
+}
+
+}  // namespace
 
 std::optional<int> ParseFlags(CLI::App* app, int argc, char** argv) {
   try {
@@ -79,13 +86,17 @@ absl::StatusOr<std::int64_t> ParseAmount(std::string_view flag, const std::strin
   return value;
 }
 
+absl::Status CheckWritable(const char* flag, const std::string& path) {
+  if (path.empty() || std::ofstream(path, std::ios::app)) return absl::OkStatus();
+  return CannotBeWritten(flag, path);
+}
+
 absl::Status WriteFile(const char* flag, const std::string& path, const std::string& text) {
   if (path.empty()) return absl::OkStatus();
   std::ofstream file(path);
   file << text;
   file.close();
-  if (file) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat(flag, " ", path, ": cannot be written"));
+  return file ? absl::OkStatus() : CannotBeWritten(flag, path);
 }
 
 ProgressBar::ProgressBar(std::string label) : label_(std::move(label)) {}

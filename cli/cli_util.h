@@ -36,6 +36,10 @@ absl::Status Wrong(std::string_view flag, std::string_view value, std::string_vi
 absl::StatusOr<std::int64_t> ParseAmount(std::string_view flag, const std::string& text,
                                          bool suffixes);
 
+// Whether WriteFile could write: to know before the work and not after it. Makes the file, if it is
+// not there, and changes nothing of one that is.
+absl::Status CheckWritable(const char* flag, const std::string& path);
+
 // Writes `text` to the file that the flag names; does nothing without a path.
 absl::Status WriteFile(const char* flag, const std::string& path, const std::string& text);
 

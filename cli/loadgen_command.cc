@@ -53,6 +53,8 @@ absl::StatusOr<v1::ModelInfo> AskModel(const std::shared_ptr<grpc::Channel>& cha
 }
 
 absl::Status Run(const LoadgenOptions& options) {
+  MILLRACE_RETURN_IF_ERROR(CheckWritable("--json", options.json));
+  MILLRACE_RETURN_IF_ERROR(CheckWritable("--html", options.html));
   const auto channel = grpc::CreateChannel(options.target, grpc::InsecureChannelCredentials());
   MILLRACE_ASSIGN_OR_RETURN(const v1::ModelInfo info, AskModel(channel, options.target));
   MILLRACE_ASSIGN_OR_RETURN(const std::vector<PlannedCall> calls,

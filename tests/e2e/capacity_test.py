@@ -129,6 +129,7 @@ class Capacity(unittest.TestCase):
                                   (2, "--kv-cache-bytes x", ("--kv-cache-bytes", "x")),
                                   (2, "--max-num-seqs 0", ("--max-num-seqs", 0)),
                                   (1, "at most 2048", ("--prompt-tokens", 2000)),
+                                  (1, "--json /nowhere/x: cannot be written", ("--json", "/nowhere/x")),
                                   (1, "--kv-cache-bytes", ("--kv-cache-bytes", "900T"))):
             with self.subTest(word):
                 done = run_cli("capacity", "--model", MODEL, *flags)

@@ -226,6 +226,13 @@ class Loadgen(unittest.TestCase):
         for flag in ("--prompt-tokens", "--output-tokens"):
             self.told_in_one_line(run_cli("loadgen", "--target", "127.0.0.1:1", flag, "many"), f"{flag} 'many'", code=2)
 
+    def test_a_report_that_cannot_be_written_is_told_before_the_load(self):
+        with Server() as server:
+            for flag in ("--json", "--html"):
+                self.told_in_one_line(run_cli("loadgen", "--target", server.target, "--requests", 3, flag, "/nowhere/report"),
+                                      f"{flag} /nowhere/report: cannot be written")
+            self.assertEqual(server.metrics()['millrace_requests_received_total{method="Generate"}'], 0)
+
     def test_a_file_may_have_any_name(self):
         trace = os.fsencode(self.folder) + b"/\xff"
         pathlib.Path(os.fsdecode(trace)).write_text('{"at": 0, "prompt_tokens": 3, "output_tokens": 2}')
