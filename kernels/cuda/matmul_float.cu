@@ -16,7 +16,7 @@ constexpr int kHalves = kThreads / kLanes16;  // of warps
 
 struct FloatArgs {
   MatmulParams params;
-  std::array<int, kMaxMatrices> first_block;  // of each matrix, in the grid's x
+  std::array<int, kMaxMatrices> first_block;  // of each matrix, in the grid's y
 };
 
 // Steps of a lane in 16 bytes.
@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(kThreads, 2) FloatKernel(const __grid_constant
   // latency of memory.
   constexpr int kAhead = kRows * kColumns > 1 ? 1 : (kForm == WeightForm::kF32 ? 8 : 4);
   const MatmulParams& params = args.params;
-  const int block = static_cast<int>(blockIdx.x);
+  const int block = static_cast<int>(blockIdx.y);
   int m = 0;
   while (m + 1 < params.num_matrices && block >= args.first_block[m + 1]) ++m;
   const MatmulMatrix& matrix = params.matrices[m];
@@ -113,7 +113,7 @@ __global__ void __launch_bounds__(kThreads, 2) FloatKernel(const __grid_constant
   const std::int32_t first = ((block - args.first_block[m]) * kHalves + half) * kRows;
 
   AwaitPrevious();
-  const RowBlock rows = FindRowBlock(params, static_cast<int>(blockIdx.y), kColumns);
+  const RowBlock rows = FindRowBlock(params, static_cast<int>(blockIdx.x), kColumns);
   if (rows.count == 0) return;
 
   // Rows and columns that are not there are computed as the last ones, and not stored.
@@ -200,7 +200,8 @@ cudaError_t LaunchMatmulFloat(const MatmulParams& params, const MatmulShape& sha
       params.max_rows, params.expert_offsets != nullptr ? params.num_experts : 0, entry->columns);
   if (blocks == 0 || row_blocks == 0) return cudaSuccess;
   LaunchShape launch;
-  launch.grid = dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(row_blocks));
+  // Blocks that read the same weights are neighbours in time.
+  launch.grid = dim3(static_cast<unsigned>(row_blocks), static_cast<unsigned>(blocks));
   launch.block = dim3(kThreads);
   launch.chained = params.chained;
   return Launch(entry->kernel, launch, stream, args);

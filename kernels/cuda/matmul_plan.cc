@@ -70,8 +70,10 @@ MatmulShape PlanVector(const MatmulProblem& problem, int columns) {
       kSlotBytes, kBlockSharedBytes - columns * VectorColumnBytes(problem.form, problem.k));
   // Rows so long that the scales of eight of them leave no room; one row's always do.
   if (room < unit_bytes && columns > 1) return PlanVector(problem, 1);
-  std::int64_t splits =
-      std::clamp<std::int64_t>(CeilDivide(wanted, work), 1, std::min<std::int64_t>(units, 8));
+  // Enough warps, and all of them the same number of units, or one less.
+  const std::int64_t at_least = std::clamp<std::int64_t>(CeilDivide(wanted, work), 1, units);
+  const std::int64_t units_of_warp = std::max(units / at_least, CeilDivide(units, kVectorWarps));
+  std::int64_t splits = CeilDivide(units, units_of_warp);
   std::int64_t tiles = std::max<std::int64_t>(1, kVectorWarps / splits);
   while (tiles * splits * unit_bytes > room) (tiles > 1 ? tiles : splits) -= 1;
   const std::int64_t fitting = room / (tiles * unit_bytes) / splits * splits;

@@ -45,30 +45,41 @@ __device__ inline std::int32_t AtMost(std::int32_t value, std::int32_t limit) {
 }
 
 // Block `index` of sorted pairs that are cut into `columns` rows, every expert's apart: all threads
-// of a warp, each of which looks at one expert of 32.
+// of a warp, each of which looks at one expert of 32. The offsets of several such groups are asked
+// for at once, since a block waits for them.
 __device__ inline RowBlock SortedRowBlock(const MatmulParams& params, int index, int columns) {
+  constexpr int kGroups = 4;
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
-  int before = 0;  // blocks of the experts before these 32
-  for (std::int32_t first = 0; first < params.num_experts; first += kWarpSize) {
-    const std::int32_t expert = first + lane;
-    const bool is_one = expert < params.num_experts;
-    const std::int32_t begin = is_one ? params.expert_offsets[expert] : 0;
-    const std::int32_t rows = is_one ? params.expert_offsets[expert + 1] - begin : 0;
-    const int blocks = (rows + columns - 1) / columns;
-    int up_to = before + blocks;  // with this expert's
-    for (int apart = 1; apart < kWarpSize; apart *= 2) {
-      const int other = Shuffle(up_to, lane - apart < 0 ? lane : lane - apart);
-      if (lane >= apart) up_to += other - before;
+  int before = 0;  // blocks of the experts before a group's
+  for (std::int32_t first = 0; first < params.num_experts; first += kGroups * kWarpSize) {
+    std::int32_t begins[kGroups];
+    std::int32_t counts[kGroups];
+#pragma unroll
+    for (int i = 0; i < kGroups; ++i) {
+      const std::int32_t expert = first + i * kWarpSize + lane;
+      const bool is_one = expert < params.num_experts;
+      begins[i] = is_one ? params.expert_offsets[expert] : 0;
+      counts[i] = is_one ? params.expert_offsets[expert + 1] - begins[i] : 0;
     }
-    const unsigned after = Ballot(up_to > index);
-    if (after != 0) {
-      int found = 0;
-      while ((after >> found) % 2 == 0) ++found;
-      const int part = index - (Shuffle(up_to, found) - Shuffle(blocks, found));
-      const std::int32_t left = Shuffle(rows, found) - part * columns;
-      return {first + found, Shuffle(begin, found) + part * columns, AtMost(left, columns)};
+#pragma unroll
+    for (int i = 0; i < kGroups; ++i) {
+      const int blocks = (counts[i] + columns - 1) / columns;
+      int up_to = blocks;  // of this expert and those before it in the group
+      for (int apart = 1; apart < kWarpSize; apart *= 2) {
+        const int other = Shuffle(up_to, lane < apart ? lane : lane - apart);
+        if (lane >= apart) up_to += other;
+      }
+      const unsigned after = Ballot(before + up_to > index);
+      if (after != 0) {
+        int found = 0;
+        while ((after >> found) % 2 == 0) ++found;
+        const int part = index - before - Shuffle(up_to - blocks, found);
+        const std::int32_t left = Shuffle(counts[i], found) - part * columns;
+        return {first + i * kWarpSize + found, Shuffle(begins[i], found) + part * columns,
+                AtMost(left, columns)};
+      }
+      before += Shuffle(up_to, kWarpSize - 1);
     }
-    before = Shuffle(up_to, kWarpSize - 1);
   }
   return {};
 }

@@ -17,7 +17,7 @@ constexpr int kColumnsOfMma = 8;
 
 struct TensorArgs {
   MatmulParams params;
-  std::array<int, kMaxMatrices> first_block;  // of each matrix, in the grid's x
+  std::array<int, kMaxMatrices> first_block;  // of each matrix, in the grid's y
 };
 
 // A column's floats and sums of a unit, beside its 256 bytes of q.
@@ -172,7 +172,7 @@ __global__ void __launch_bounds__(kWarps* kWarpSize)
   constexpr int kUnitBytes = UnitLayoutOf(kForm).bytes();
   constexpr FormTraits kTraits = TraitsOf(kForm);
   const MatmulParams& params = args.params;
-  const int block = static_cast<int>(blockIdx.x);
+  const int block = static_cast<int>(blockIdx.y);
   int m = 0;
   while (m + 1 < params.num_matrices && block >= args.first_block[m + 1]) ++m;
   const MatmulMatrix& matrix = params.matrices[m];
@@ -188,7 +188,7 @@ __global__ void __launch_bounds__(kWarps* kWarpSize)
   const bool known = params.expert_offsets == nullptr;
   if (known && works) LoadUnit<kForm>(weights, lane, &next);
   AwaitPrevious();
-  const RowBlock rows = FindRowBlock(params, static_cast<int>(blockIdx.y), kColumns);
+  const RowBlock rows = FindRowBlock(params, static_cast<int>(blockIdx.x), kColumns);
   if (rows.count == 0) return;
   if (!known) {
     weights += rows.expert * matrix.expert_bytes;
@@ -296,10 +296,12 @@ cudaError_t LaunchMatmulTensor(const MatmulParams& params, const MatmulShape& sh
     args.first_block[static_cast<std::size_t>(m)] = blocks;
     blocks += (matrix.n + kTileRows * entry->warps - 1) / (kTileRows * entry->warps);
   }
-  const std::int64_t row_blocks = MaxRowBlocks(params.max_rows, params.num_experts, entry->columns);
+  const int num_experts = params.expert_offsets != nullptr ? params.num_experts : 0;
+  const std::int64_t row_blocks = MaxRowBlocks(params.max_rows, num_experts, entry->columns);
   if (blocks == 0 || row_blocks == 0) return cudaSuccess;
   LaunchShape launch;
-  launch.grid = dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(row_blocks));
+  // Blocks that read the same weights are neighbours in time.
+  launch.grid = dim3(static_cast<unsigned>(row_blocks), static_cast<unsigned>(blocks));
   launch.block = dim3(static_cast<unsigned>(kWarpSize * entry->warps));
   launch.shared_bytes = entry->shared_bytes;
   launch.chained = params.chained;

@@ -19,7 +19,7 @@ constexpr int kBlocksOfOneColumn = 2;
 
 struct VectorArgs {
   MatmulParams params;
-  std::array<int, kMaxMatrices> first_block;  // of each matrix, in the grid's x
+  std::array<int, kMaxMatrices> first_block;  // of each matrix, in the grid's y
   int tiles;
   int splits;
   int pass_units;
@@ -245,7 +245,7 @@ __device__ void RunVector(const VectorArgs& args, const MatmulMatrix& matrix,
   const bool known = params.experts == nullptr;
   if (known && place.works && place.split < units) LoadUnit<kForm>(weights, place.lane, &next);
   AwaitPrevious();
-  place.rows = PlainRowBlock(params, static_cast<int>(blockIdx.y), kColumns);
+  place.rows = PlainRowBlock(params, static_cast<int>(blockIdx.x), kColumns);
   if (place.rows.count == 0) return;
   if (!known) {
     weights += place.rows.expert * matrix.expert_bytes;
@@ -300,7 +300,7 @@ __device__ void RunVector(const VectorArgs& args, const MatmulMatrix& matrix,
 template <WeightForm kFirst, WeightForm kSecond, int kColumns>
 __global__ void __launch_bounds__(kMaxThreads, kColumns == 1 ? kBlocksOfOneColumn : 1)
     VectorKernel(const __grid_constant__ VectorArgs args) {
-  const int block = static_cast<int>(blockIdx.x);
+  const int block = static_cast<int>(blockIdx.y);
   int m = 0;
   while (m + 1 < args.params.num_matrices && block >= args.first_block[m + 1]) ++m;
   const MatmulMatrix& matrix = args.params.matrices[m];
@@ -379,8 +379,9 @@ cudaError_t LaunchMatmulVector(const MatmulParams& params, const MatmulShape& sh
   }
   if (blocks == 0 || params.max_rows == 0) return cudaSuccess;
   LaunchShape launch;
-  launch.grid = dim3(static_cast<unsigned>(blocks),
-                     static_cast<unsigned>((params.max_rows + shape.columns - 1) / shape.columns));
+  // Blocks that read the same weights are neighbours in time.
+  launch.grid = dim3(static_cast<unsigned>((params.max_rows + shape.columns - 1) / shape.columns),
+                     static_cast<unsigned>(blocks));
   launch.block = dim3(static_cast<unsigned>(kWarpSize * shape.tiles * shape.splits));
   launch.shared_bytes = static_cast<std::size_t>(shared_bytes);
   launch.chained = params.chained;

@@ -181,20 +181,23 @@ void LayOut(WeightForm form, const std::byte* file_rows, std::int64_t rows, std:
   }
 }
 
-// Value i of a group lies with lane i % 16, as its element i / 16.
-template <int kBytes>
+// Value i of a group lies with lane i % 16, as its element i / 16. Bits has a value's size.
+template <typename Bits>
 void LayOutFloats(WeightForm form, const std::byte* file_rows, std::int64_t rows, std::int64_t k,
                   std::byte* out) {
+  constexpr std::int64_t kBytes = sizeof(Bits);
   constexpr std::int64_t kPerLane = 16 / kBytes;
-  const std::int64_t group = FloatGroupValues(form);
-  const std::int64_t row_bytes = TileBytes(form, k);
-  std::memset(out, 0, static_cast<std::size_t>(rows * row_bytes));
+  constexpr std::int64_t kGroup = 16 * kPerLane;
   for (std::int64_t row = 0; row < rows; ++row) {
-    for (std::int64_t i = 0; i < k; ++i) {
-      const std::int64_t at = i % group;
-      std::memcpy(out + row * row_bytes + i / group * kFloatGroupBytes +
-                      (at % 16 * kPerLane + at / 16) * kBytes,
-                  file_rows + (row * k + i) * kBytes, kBytes);
+    const std::byte* from = file_rows + row * k * kBytes;
+    std::byte* to = out + row * TileBytes(form, k);
+    for (std::int64_t begin = 0; begin < k; begin += kGroup) {
+      Bits values[kGroup] = {};
+      Bits laid_out[kGroup];
+      const std::int64_t count = std::min(kGroup, k - begin);
+      std::memcpy(values, from + begin * kBytes, static_cast<std::size_t>(count * kBytes));
+      for (std::int64_t i = 0; i < kGroup; ++i) laid_out[i % 16 * kPerLane + i / 16] = values[i];
+      std::memcpy(to + begin * kBytes, laid_out, sizeof(laid_out));
     }
   }
 }
@@ -312,10 +315,10 @@ void LayOutWeights(DType dtype, const std::byte* file_rows, std::int64_t rows, s
   const WeightForm form = FormOf(dtype);
   switch (dtype) {
     case DType::kF32:
-      return LayOutFloats<4>(form, file_rows, rows, k, out);
+      return LayOutFloats<std::uint32_t>(form, file_rows, rows, k, out);
     case DType::kF16:
     case DType::kBF16:
-      return LayOutFloats<2>(form, file_rows, rows, k, out);
+      return LayOutFloats<std::uint16_t>(form, file_rows, rows, k, out);
     case DType::kQ8_0:
       return LayOut<BlockQ8_0, 32>(form, file_rows, rows, k, out);
     case DType::kQ4_0:

@@ -95,12 +95,14 @@ TEST_P(CudaMatmulTensor, ANanInOneRowStaysThere) {
 
 // More experts than a warp looks at in one go, and a chunk of prefill.
 TEST(CudaMatmulTensorShapes, FindsRowsAmongManyExperts) {
-  std::vector<std::int32_t> rows(77, 0);
+  std::vector<std::int32_t> rows(203, 0);
   rows[0] = 3;
   rows[31] = 18;
   rows[32] = 1;
   rows[64] = 33;
-  rows[76] = 2;
+  rows[127] = 2;
+  rows[128] = 16;
+  rows[202] = 5;
   for (const int columns : {16, 64}) {
     CheckMatmul({.dtypes = {DType::kQ4_K},
                  .n = {16},

@@ -95,10 +95,14 @@ TEST(MatmulPlan, FewTilesShareKAndManyDoNot) {
   const MatmulShape qkv = PlanMatmul(Dense(WeightForm::kQ4_K, 5120, 2048, 1));
   EXPECT_EQ(qkv.kernel, MatmulKernel::kVector);
   EXPECT_EQ(qkv.columns, 1);
-  EXPECT_EQ(qkv.splits, 7);  // 320 tiles, 2 112 warps wanted
+  EXPECT_EQ(qkv.splits, 8);  // 320 tiles, 2 112 warps wanted: one of 8 units each
   const MatmulShape head = PlanMatmul(Dense(WeightForm::kQ6_K, 151936, 2048, 1));
   EXPECT_EQ(head.splits, 1);
   EXPECT_EQ(head.tiles, 8);
+  // 16 units and 128 tiles: 8 warps of two units each.
+  EXPECT_EQ(PlanMatmul(Dense(WeightForm::kQ4_K, 2048, 4096, 1)).splits, 8);
+  // 12 units: 8 warps would leave some with one unit and some with two, 6 have two each.
+  EXPECT_EQ(PlanMatmul(Dense(WeightForm::kQ4_K, 2048, 3072, 1)).splits, 6);
   MatmulProblem down = Dense(WeightForm::kQ4_K, 2048, 768, 8);
   down.pairs = true;
   const MatmulShape pairs = PlanMatmul(down);
