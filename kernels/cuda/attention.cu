@@ -1,6 +1,6 @@
 // Partials of attention. A block of 128 threads takes up to kRows rows (query, head) of a unit and
 // walks its partition twice, keys then values, in tiles of kKeys positions: bytes of the cache come
-// into shared memory in the background, two tiles ahead, and are widened to floats once for all
+// into shared memory in the background, some tiles ahead, and are widened to floats once for all
 // rows. Scores of the whole partition lie in shared memory between the two walks.
 //
 // The order of operations is that of docs/numerics.md, whichever thread does them: the 16 lanes of
@@ -13,6 +13,7 @@
 #include "kernels/cuda/kv_rows.h"
 #include "kernels/cuda/lanes16.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/quantize.h"
 #include "kernels/cuda/rope_append.h"
 
 namespace millrace::cuda {
@@ -20,7 +21,6 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarpSize;
-constexpr int kStages = 2;  // tiles of raw bytes in shared memory
 // Positions that are copied together: blocks of the cache are multiples of it, and so their bytes
 // follow each other and are a multiple of 16.
 constexpr int kRun = 16;
@@ -28,11 +28,15 @@ constexpr int kRun = 16;
 constexpr int kPassDims = 128;
 
 // How threads share the scores (a thread kScoreRows x kScoreKeys of a tile) and the outputs
-// (kOutRows x kOutDims of a pass). Larger shares read less of shared memory for a product.
-template <AttentionTile kTileOf, int kScoreRowsOf, int kScoreKeysOf, int kOutRowsOf, int kOutDimsOf>
+// (kOutRows x kOutDims of a pass): larger shares read less of shared memory for a product. And how
+// many tiles' raw bytes of heads of 128 are in shared memory or on their way there: as many as
+// leave a block below 99 KiB in f16 (AttentionSharedBytes).
+template <AttentionTile kTileOf, int kStagesOf, int kScoreRowsOf, int kScoreKeysOf, int kOutRowsOf,
+          int kOutDimsOf>
 struct Tile {
   static constexpr int kRows = Info(kTileOf).rows;
   static constexpr int kKeys = Info(kTileOf).keys;
+  static constexpr int kStages = kStagesOf;
   static constexpr int kScoreRows = kScoreRowsOf;
   static constexpr int kScoreKeys = kScoreKeysOf;
   static constexpr int kOutRows = kOutRowsOf;
@@ -42,9 +46,15 @@ struct Tile {
   // Scores lie [position][row]; padded so that the rows of a warp's positions meet in few banks.
   static constexpr int kScoreStride = kRows + 4;
 };
-using Few = Tile<AttentionTile::kFew, 1, 1, 2, 1>;
-using Group = Tile<AttentionTile::kGroup, 2, 2, 4, 2>;
-using Many = Tile<AttentionTile::kMany, 4, 2, 8, 4>;
+using Few = Tile<AttentionTile::kFew, 3, 1, 1, 2, 1>;
+using Group = Tile<AttentionTile::kGroup, 2, 2, 2, 4, 2>;
+using Many = Tile<AttentionTile::kMany, 3, 4, 2, 8, 4>;
+
+// Stages for heads of `dim`, or of any size (0): those may be large, so there are few.
+template <typename T>
+__host__ __device__ constexpr int StagesFor(int dim) {
+  return dim == kPassDims ? T::kStages : 2;
+}
 
 // Rows of queries, keys and values in shared memory are this many floats apart: four banks from
 // one row to the next, so that eight rows' 16 bytes are one access.
@@ -69,7 +79,8 @@ constexpr int FloatsBefore(int dim) {
 template <typename T>
 constexpr std::size_t SharedBytes(int dim, int row_bytes) {
   return static_cast<std::size_t>(FloatsBefore<T>(dim)) * sizeof(float) +
-         static_cast<std::size_t>(kStages * T::kKeys * row_bytes) + 3 * T::kRows * sizeof(int);
+         static_cast<std::size_t>(StagesFor<T>(dim) * T::kKeys * row_bytes) +
+         3 * T::kRows * sizeof(int);
 }
 
 template <typename T>
@@ -79,7 +90,7 @@ __device__ Space<T> SpaceOf(int dim, int row_bytes) {
   s.tile = s.q + T::kRows * RowStride(dim);
   s.scores = s.tile + T::kKeys * RowStride(dim);
   s.raw = reinterpret_cast<std::byte*>(s.scores + kKvPartition * T::kScoreStride);
-  s.limits = reinterpret_cast<int*>(s.raw + kStages * T::kKeys * row_bytes);
+  s.limits = reinterpret_cast<int*>(s.raw + StagesFor<T>(dim) * T::kKeys * row_bytes);
   s.queries = s.limits + T::kRows;
   s.entries = s.queries + T::kRows;
   return s;
@@ -136,25 +147,40 @@ __device__ int TilesOfWalk(const Rows& rows) {
   return (rows.positions + T::kKeys - 1) / T::kKeys;
 }
 
-// Begins to copy a tile's bytes; touches no block and no entry of the table beyond what is seen.
-template <typename Kv, typename T>
-__device__ void StageTile(const AttentionParams& p, const Rows& rows, int tile, int dim,
+// Where a warp's run of a tile lies: 16 positions of one block of the cache, shared with the warps
+// that take the same run. No tile, or nothing of it seen: no position.
+struct Run {
+  int tile;
+  int position;  // in the partition, or -1
+  int block;     // of the cache
+};
+
+// Touches no entry of the table beyond what is seen.
+template <typename T>
+__device__ Run RunOf(const AttentionParams& p, const Rows& rows, int tile) {
+  const int walk = TilesOfWalk<T>(rows);
+  const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  const int position =
+      (tile >= walk ? tile - walk : tile) * T::kKeys + warp % (T::kKeys / kRun) * kRun;
+  if (tile >= 2 * walk || position >= rows.positions) return {tile, -1, 0};
+  return {tile, position, rows.table[position / p.kv.layout.block_size]};
+}
+
+// Begins to copy a tile's bytes.
+template <typename Kv, typename T, int kStages>
+__device__ void StageTile(const AttentionParams& p, const Rows& rows, const Run& run, int dim,
                           const Space<T>& s) {
   constexpr int kRuns = T::kKeys / kRun;
-  constexpr int kWarpsOfRun = kWarps / kRuns;
-  const int walk = TilesOfWalk<T>(rows);
-  const bool values = tile >= walk;
-  const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
-  const int run = warp % kRuns;
-  const int position = (values ? tile - walk : tile) * T::kKeys + run * kRun;
-  if (tile < 2 * walk && position < rows.positions) {
-    const int block_size = p.kv.layout.block_size;
+  constexpr int kThreadsOfRun = kThreads / kRuns;
+  if (run.position >= 0) {
     const int row_bytes = Kv::RowBytes(dim);
-    const std::byte* from = KvRows(p.kv, rows.table[position / block_size], rows.kv_head, values) +
-                            position % block_size * row_bytes;
-    std::byte* to = s.raw + (tile % kStages * T::kKeys + run * kRun) * row_bytes;
+    const bool values = run.tile >= TilesOfWalk<T>(rows);
+    const std::byte* from = KvRows(p.kv, run.block, rows.kv_head, values) +
+                            run.position % p.kv.layout.block_size * row_bytes;
+    std::byte* to = s.raw + (run.tile % kStages * T::kKeys + run.position % T::kKeys) * row_bytes;
+    const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
     const int lane = static_cast<int>(threadIdx.x) % kWarpSize + warp / kRuns * kWarpSize;
-    for (int i = lane; i < row_bytes; i += kWarpsOfRun * kWarpSize) {  // 16 rows are 16 * row_bytes
+    for (int i = lane; i < row_bytes; i += kThreadsOfRun) {  // 16 rows are 16 * row_bytes
       CopyAsync16(to + 16 * i, from + 16 * i);
     }
   }
@@ -162,7 +188,7 @@ __device__ void StageTile(const AttentionParams& p, const Rows& rows, int tile, 
 }
 
 // From raw bytes to floats; a warp takes a row.
-template <typename Kv, typename T>
+template <typename Kv, typename T, int kStages>
 __device__ void WidenTile(const Rows& rows, int tile, int dim, const Space<T>& s) {
   const int walk = TilesOfWalk<T>(rows);
   const int left = rows.positions - (tile >= walk ? tile - walk : tile) * T::kKeys;
@@ -434,6 +460,7 @@ __global__ void __launch_bounds__(kThreads) AttentionKernel(AttentionParams p) {
     return;
   }
   constexpr int kPasses = kDim != 0 && kDim <= kPassDims ? 1 : kMaxHeadDim / kPassDims;
+  constexpr int kStages = StagesFor<T>(kDim);
   const int dim = kDim != 0 ? kDim : p.kv.layout.head_dim;
   const Space<T> s = SpaceOf<T>(dim, Kv::RowBytes(dim));
   Rows rows;
@@ -444,19 +471,24 @@ __global__ void __launch_bounds__(kThreads) AttentionKernel(AttentionParams p) {
   FindRows<T>(p, unit, first, rows, s);
   SyncBlock();
   rows.positions = MostSeen<T>(s);
+  Run runs[kStages];
+#pragma unroll
+  for (int tile = 0; tile < kStages; ++tile) runs[tile] = RunOf<T>(p, rows, tile);
   AwaitPrevious();
 
   const int walk = TilesOfWalk<T>(rows);
-  for (int tile = 0; tile < kStages; ++tile) StageTile<Kv, T>(p, rows, tile, dim, s);
+#pragma unroll
+  for (const Run& run : runs) StageTile<Kv, T, kStages>(p, rows, run, dim, s);
   LoadQueries<T>(p, dim, s);
   Outputs<T, kPasses> out = ZeroOutputs<T, kPasses>();
   for (int tile = 0; tile < 2 * walk; ++tile) {
+    const Run next = RunOf<T>(p, rows, tile + kStages);
     WaitCopies<kStages - 1>();
     SyncBlock();  // the bytes are there, and nobody works on the tile before
     if (tile == walk) Softmax<T>(p, rows, dim, s);
-    WidenTile<Kv, T>(rows, tile, dim, s);
+    WidenTile<Kv, T, kStages>(rows, tile, dim, s);
     SyncBlock();
-    StageTile<Kv, T>(p, rows, tile + kStages, dim, s);
+    StageTile<Kv, T, kStages>(p, rows, next, dim, s);
     if (tile < walk) {
       ScoreTile<T>(p.scale, tile * T::kKeys, dim, s);
     } else {
