@@ -29,6 +29,9 @@ if(MILLRACE_CUDA)
     if(MILLRACE_CCACHE)
       set(CMAKE_CUDA_COMPILER_LAUNCHER "${MILLRACE_CCACHE}")
     endif()
+    # Rounding as docs/numerics.md has it; constexpr functions of kernels/*.h on the device.
+    set(MILLRACE_CUDA_KERNEL_OPTIONS
+        -fmad=false -prec-div=true -prec-sqrt=true -ftz=false --expt-relaxed-constexpr -Werror=all-warnings)
     find_package(CUDAToolkit REQUIRED)
     set(MILLRACE_CUDA ON)
   elseif(MILLRACE_CUDA STREQUAL "AUTO")

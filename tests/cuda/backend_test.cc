@@ -15,7 +15,7 @@
 #include "runtime/backend/cuda/cuda_backend.h"
 #include "runtime/backend/factory.h"
 #include "runtime/model/transformer.h"
-#include "tests/cuda/emulation/machine.h"
+#include "tests/cuda/test_device.h"
 
 namespace millrace::cuda {
 namespace {
