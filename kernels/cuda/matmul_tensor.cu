@@ -15,6 +15,15 @@ namespace {
 constexpr int kStages = 3;
 constexpr int kColumnsOfMma = 8;
 
+// Blocks of a multiprocessor that the compiler makes room for in registers: for few columns memory
+// is what takes time, and 16 or 12 warps hide its latency. The forms whose every 32 values have a
+// minimum would spill by it.
+constexpr int MinBlocks(WeightForm form, int columns) {
+  const FormTraits traits = TraitsOf(form);
+  if (columns > 32 || (traits.blocks > 1 && traits.mins)) return 1;
+  return columns == 16 ? 4 : 3;
+}
+
 struct TensorArgs {
   MatmulParams params;
   std::array<int, kMaxMatrices> first_block;  // of each matrix, in the grid's y
@@ -165,7 +174,7 @@ struct TensorWarp {
 };
 
 template <WeightForm kForm, int kColumns, int kWarps>
-__global__ void __launch_bounds__(kWarps* kWarpSize)
+__global__ void __launch_bounds__(kWarps* kWarpSize, MinBlocks(kForm, kColumns))
     TensorKernel(const __grid_constant__ TensorArgs args) {
   using Shared = TensorShared<kForm, kColumns>;
   constexpr int kThreads = kWarps * kWarpSize;

@@ -13,9 +13,9 @@ namespace millrace::cuda {
 namespace {
 
 constexpr int kMaxThreads = 256;
-// Of one column: 16 warps hide the latency of memory. A number here also tells the compiler to
-// spend registers on loads that are under way together, not on more blocks.
-constexpr int kBlocksOfOneColumn = 2;
+// Of 256 threads on a multiprocessor: 16 warps hide the latency of memory. The number also tells
+// the compiler to spend registers on loads that are under way together, not on more blocks.
+constexpr int kMinBlocks = 2;
 
 struct VectorArgs {
   MatmulParams params;
@@ -298,7 +298,7 @@ __device__ void RunVector(const VectorArgs& args, const MatmulMatrix& matrix,
 }
 
 template <WeightForm kFirst, WeightForm kSecond, int kColumns>
-__global__ void __launch_bounds__(kMaxThreads, kColumns == 1 ? kBlocksOfOneColumn : 1)
+__global__ void __launch_bounds__(kMaxThreads, kMinBlocks)
     VectorKernel(const __grid_constant__ VectorArgs args) {
   const int block = static_cast<int>(blockIdx.y);
   int m = 0;

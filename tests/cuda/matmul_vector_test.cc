@@ -21,17 +21,21 @@ struct Split {
   int pass_units;
 };
 
-// With fewer tiles where the slots of so many would not fit a block.
+// With fewer tiles, or splits, where the slots of so many would not fit a block of any device.
 MatmulRun::Launch WithShape(int columns, const Split& split) {
   return [=](const MatmulParams& params) {
-    constexpr std::int64_t kLargestShared = 160 << 10;
+    constexpr std::int64_t kLargestShared = 96 << 10;
     MatmulShape shape;
     shape.columns = columns;
     shape.tiles = split.tiles;
     shape.splits = split.splits;
     shape.pass_units = split.pass_units;
     while (VectorSharedBytes(params.matrices[0].form, params.k, shape) > kLargestShared) {
-      --shape.tiles;
+      if (shape.tiles > 1) {
+        --shape.tiles;
+      } else {
+        shape.pass_units = shape.splits = shape.splits - 1;
+      }
     }
     return LaunchMatmulVector(params, shape, nullptr);
   };
