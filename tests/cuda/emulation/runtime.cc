@@ -18,6 +18,12 @@
 
 #include "tests/cuda/emulation/machine.h"
 
+// Where the kernels that ran lie is told from here on (tests/cuda/kernel_coverage.py).
+extern "C" {
+extern const char millrace_kernel_anchor;
+const char millrace_kernel_anchor = 0;
+}
+
 namespace millrace::emulation {
 
 // A piece of work of a stream. One that hangs is never run before Release.
@@ -185,8 +191,9 @@ class Runtime {
     return stream->done >= position ? cudaSuccess : cudaErrorNotReady;
   }
 
-  void RunKernel(const GridShape& shape, const std::function<void()>& body) {
+  void RunKernel(const void* kernel, const GridShape& shape, const std::function<void()>& body) {
     ++kernels_;
+    launched_.insert(kernel);
     Fault fault = RunGrid(shape, body, machine_.seed * 0x9E3779B97F4A7C15U + kernels_);
     if (!fault.empty()) SetFault(std::move(fault));
   }
@@ -216,7 +223,25 @@ class Runtime {
   int capturing_ = 0;
   Fault fault_;
   std::map<const void*, int> shared_limits_;
+  std::set<const void*> launched_;  // kernels that ran, of all Starts
 };
+
+// At the end of the process: writes to the file MILLRACE_KERNELS_RAN where the kernels begin that
+// ran.
+class ReportOfKernels {
+ public:
+  ~ReportOfKernels() {
+    const char* path = std::getenv("MILLRACE_KERNELS_RAN");
+    if (path == nullptr) return;
+    std::FILE* file = std::fopen(path, "w");
+    if (file == nullptr) return;
+    for (const void* kernel : Runtime::Get().launched_) {
+      std::fprintf(file, "%td\n", static_cast<const char*>(kernel) - &millrace_kernel_anchor);
+    }
+    std::fclose(file);
+  }
+};
+const ReportOfKernels at_end;
 
 }  // namespace
 
@@ -284,9 +309,10 @@ cudaError_t PutLaunch(const cudaLaunchConfig_t& config, const void* kernel,
       config.dynamicSmemBytes > static_cast<std::size_t>(allowed)) {
     return runtime.Finish(cudaErrorInvalidValue);
   }
-  return runtime.Finish(runtime.Put(config.stream, [&runtime, shape, body = std::move(body)] {
-    runtime.RunKernel(shape, body);
-  }));
+  return runtime.Finish(
+      runtime.Put(config.stream, [&runtime, kernel, shape, body = std::move(body)] {
+        runtime.RunKernel(kernel, shape, body);
+      }));
 }
 
 cudaError_t RaiseSharedLimit(const void* kernel, int bytes) {
