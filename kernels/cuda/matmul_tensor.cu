@@ -38,12 +38,15 @@ struct Side {
   static constexpr int kScaleBytes = kSteps == 1 ? 16 : 32;
   static constexpr int kSumBytes = !kTraits.mins ? 0 : (kSteps == 1 ? SumsBytes<kForm>() : 32);
   static constexpr int kBytes = kScaleBytes + kSumBytes;
+  // An odd number of 16 bytes from column to column, so that those that a warp reads at once lie in
+  // different banks.
+  static constexpr int kPieces = (kBytes / 16) | 1;
 };
 
 template <WeightForm kForm, int kColumns>
 struct Stage {
   Bytes16 q[kColumns][kUnitValues / 16];
-  Bytes16 side[kColumns][Side<kForm>::kBytes / 16];
+  Bytes16 side[kColumns][Side<kForm>::kPieces];
 };
 
 template <WeightForm kForm, int kColumns>

@@ -49,11 +49,11 @@ struct VectorBlock {
   ActivationLayout layout;
   std::int64_t units;
   std::byte* columns;  // shared: [kColumns][VectorColumnBytes]
-  Slot* slots;         // shared: [tiles][pass_units][kSteps][kColumns][16]
+  Slot* slots;         // shared: [tiles][pass_units][kSteps][kColumns][VectorColumnSlots]
 
   __device__ Slot* SlotOf(int tile, int unit, int step, int column, int row) const {
     const int at = ((tile * args.pass_units + unit) * kSteps + step) * kColumns + column;
-    return slots + at * kTileRows + row;
+    return slots + at * VectorColumnSlots(kForm, kColumns) + row;
   }
 
   __device__ const std::byte* Column(int column) const {

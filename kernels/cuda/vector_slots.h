@@ -25,11 +25,18 @@ struct alignas(16) VectorMinSlot {
   float msum;
 };
 
+// Slots from one column's 16 to the next one's. A warp writes slots of eight rows of every other
+// column at once: with these distances they lie in different banks.
+constexpr int VectorColumnSlots(WeightForm form, int columns) {
+  if (columns == 1) return kTileRows;
+  return TraitsOf(form).mins ? kTileRows + 1 : kTileRows + 2;
+}
+
 // Bytes of a unit's slots of one tile.
 constexpr std::int64_t VectorUnitBytes(WeightForm form, int columns) {
   const FormTraits traits = TraitsOf(form);
   const std::int64_t slot = traits.mins ? sizeof(VectorMinSlot) : sizeof(VectorSlot);
-  return slot * traits.blocks * kTileRows * columns;
+  return slot * traits.blocks * VectorColumnSlots(form, columns) * columns;
 }
 
 // Bytes of a column's scales of all units; its sums are as many, where they are kept.
