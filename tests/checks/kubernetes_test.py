@@ -30,6 +30,7 @@ from harness import BINARY, LONG, MODEL, ROOT, Server, generate, health_pb, pb, 
 PROGRAMS = pathlib.Path(sys.executable).parent
 KUBERNETES = "1.37"  # the newest of kubernetes-validate's schemas, and kubectl's version
 OVERLAYS = sorted(path.name for path in (ROOT / "k8s/overlays").iterdir())
+MODULE = BINARY.parent / "libmillrace_cuda.so"
 DOCKERFILES = sorted((ROOT / "deploy/docker").glob("Dockerfile.*"))
 README_BYTES = 18_556_689_568  # of the model that the manifests fetch, as README.md has it
 
@@ -221,6 +222,12 @@ def labels(m):
 
 
 MUTATIONS = [
+    ("a GPU that the server may do without", "gpu", "a GPU asked for, --device auto",
+     lambda m: m.server["args"].__setitem__(-1, "auto")),
+    ("a GPU that is not asked for", "gpu", "no GPU asked for, --device cuda",
+     lambda m: [m.server["resources"][part].pop("nvidia.com/gpu") for part in ("requests", "limits")]),
+    ("the image without CUDA on a GPU", "gpu", "an image without CUDA",
+     lambda m: m.server.update(image="millrace:0.1.0")),
     ("a sidecar before the server", "cpu", "not the server",
      lambda m: m.pod["containers"].insert(0, m.server | {"name": "proxy"})),
     ("an image of another version", "cpu", "tag is 0.9.0",
@@ -554,6 +561,41 @@ class Images(unittest.TestCase):
     def test_the_last_stage_installs_every_library_that_the_binary_loads(self):
         for path in DOCKERFILES:
             self.assertEqual(self.tool.missing_libraries(path.read_text(), BINARY), [], path.name)
+
+    def test_the_cuda_image_installs_every_library_that_the_module_loads(self):
+        if not MODULE.exists():
+            self.skipTest("this build has no CUDA: no nvcc was found")
+        text = (ROOT / "deploy/docker/Dockerfile.cuda").read_text()
+        self.assertEqual(self.tool.missing_libraries(text, MODULE), [])
+        self.assertTrue(self.tool.missing_libraries(text.replace("      libabsl20220623 \\\n", "")
+                                                    .replace("      libgrpc++1.51 \\\n", "")
+                                                    .replace("      libgrpc29 \\\n", ""), MODULE))
+
+    def test_the_cuda_image_has_the_module_beside_the_binary_of_the_same_build(self):
+        stages = self.tool.parse((ROOT / "deploy/docker/Dockerfile.cuda").read_text())
+        build = next(words for word, words in stages[1]["steps"] if word == "RUN" and "tools/build" in words)
+        self.assertIn("tools/build cuda-release millrace millrace_cuda ", build)
+        *copied, folder = next(w for word, w in stages[2]["steps"] if word == "COPY" and "--from=build" in w).split()[1:]
+        self.assertEqual(folder, "/usr/local/bin/")
+        self.assertEqual([pathlib.Path(path).parent for path in copied], [pathlib.Path("/src/build/cuda-release")] * 2)
+        self.assertEqual({pathlib.Path(path).name for path in copied}, {"millrace", "libmillrace_cuda.so"})
+        self.assertIn('"libmillrace_cuda.so"', (ROOT / "runtime/backend/cuda_module.h").read_text())
+
+    def test_the_cuda_image_is_compiled_for_the_gpus_that_it_names(self):
+        text = (ROOT / "deploy/docker/Dockerfile.cuda").read_text()
+        named = {number.replace(".", "") for number in re.findall(r"\b(\d+\.0) \([A-Z]", text)}
+        self.assertEqual(named, {"80", "90", "100", "120"})
+        with tempfile.TemporaryDirectory() as folder:
+            done = run("cmake", "--preset", "cuda-release", "-B", folder, cwd=ROOT)
+            if "no nvcc was found" in done.stderr:
+                self.skipTest("no nvcc was found")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            commands = json.loads((pathlib.Path(folder) / "compile_commands.json").read_text())
+        kernels = [c["command"] for c in commands if c["file"].endswith(".cu") and "nvcc" in c["command"]]
+        self.assertGreater(len(kernels), 10)
+        for command in kernels:
+            self.assertEqual({name.rstrip("a") for name in re.findall(r"sm_(\w+)", command)}, named, command)
+            self.assertIn("-fstack-protector-strong", command)
 
     def test_a_library_that_is_left_out_is_noticed(self):
         for package in ("libutf8proc2", "libgrpc++1.51", "libcpp-httplib0.11"):

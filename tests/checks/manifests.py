@@ -137,6 +137,16 @@ def check_flags_are_the_servers(m, facts):
         yield f"the server refuses its arguments: {complaint}"
 
 
+def check_gpus_are_asked_for_and_used(m, facts):
+    image = m.server["image"].endswith("-cuda")
+    asked = "nvidia.com/gpu" in m.server["resources"]["limits"]
+    # Not auto: that would serve on the CPU of a node whose GPU fails.
+    used = m.config.get("device", "auto").startswith("cuda")
+    if len({image, asked, used}) > 1:
+        yield f"an image {'with' if image else 'without'} CUDA, {'a' if asked else 'no'} GPU asked for, " \
+              f"--device {m.config.get('device', 'auto')}"
+
+
 def check_the_model_is_where_the_server_looks(m, facts):
     fetch = m.pod["initContainers"][0]
     folders = {container["name"]: mount["mountPath"] for container in (fetch, m.server)
