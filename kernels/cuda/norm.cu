@@ -32,8 +32,7 @@ __device__ float SumOfSquares(const float* row, int padded) {
 
 // Fills the row in shared memory with x, or x + add; each thread the elements that it alone uses
 // until the barrier.
-__device__ void LoadRow(const NormParams& params, int r, float* row) {
-  const std::int64_t from = params.row_index == nullptr ? r : params.row_index[r];
+__device__ void LoadRow(const NormParams& params, int r, std::int64_t from, float* row) {
   float* x = params.x + from * params.x_stride;
   const int thread = static_cast<int>(threadIdx.x);
   for (int i = thread; i < PaddedTo16(params.n); i += kNormThreads) {
@@ -52,12 +51,16 @@ __global__ void __launch_bounds__(kNormThreads) NormKernel(NormParams params) {
   float* weight = row + padded;
   float* shared_factor = weight + padded;
   const int thread = static_cast<int>(threadIdx.x);
-  // Weights of the model, which no kernel writes: beside the end of the kernel before.
-  for (int i = thread; i < params.n; i += kNormThreads) weight[i] = params.weight[i];
-  AwaitPrevious();
   const int r = static_cast<int>(blockIdx.x);
-  if (r >= *params.num_rows) return;
-  LoadRow(params, r, row);
+  if (r >= *params.num_rows) {
+    AwaitPrevious();
+    return;
+  }
+  // Beside the end of the kernel before.
+  for (int i = thread; i < params.n; i += kNormThreads) weight[i] = params.weight[i];
+  const std::int64_t from = params.row_index == nullptr ? r : params.row_index[r];
+  AwaitPrevious();
+  LoadRow(params, r, from, row);
   LetNextBegin();
   SyncBlock();
   if (thread < kWarpSize) {

@@ -11,7 +11,8 @@
 
 namespace millrace::cuda {
 
-// All pointers are the device's.
+// All pointers are the device's. Of a chained launch the kernel just before may write x and add,
+// but none of the rest.
 struct NormParams {
   float* x = nullptr;  // [..][n], x_stride floats from row to row
   std::int64_t x_stride = 0;

@@ -42,8 +42,45 @@ __device__ Job JobOf(const RopeAppendParams& p, int token, int row) {
   return {Role::kNone, token, 0, nullptr};
 }
 
+// Shared memory of a block: its rows, and what they all need of the token's position and of the
+// model.
+struct Space {
+  float* rows;     // [kRowsPerBlock][head_dim], aligned to 16
+  float* cosines;  // [rotary_dim / 2]
+  float* sines;    // [rotary_dim / 2]
+  float* q_norm;   // [head_dim]
+  float* k_norm;   // [head_dim]
+};
+constexpr std::size_t SharedBytes(int dim, int rotary_dim) {
+  return static_cast<std::size_t>((kRowsPerBlock + 2) * dim + rotary_dim) * sizeof(float);
+}
+__device__ Space SpaceOf(int dim, int rotary_dim) {
+  Space s;
+  s.rows = BlockShared<float>();
+  s.cosines = s.rows + kRowsPerBlock * dim;
+  s.sines = s.cosines + rotary_dim / 2;
+  s.q_norm = s.sines + rotary_dim / 2;
+  s.k_norm = s.q_norm + dim;
+  return s;
+}
+
+__device__ void LoadShared(const RopeAppendParams& p, int token, const Space& s) {
+  const int thread = static_cast<int>(threadIdx.x);
+  const int half = p.rotary_dim / 2;
+  const std::int64_t angles = std::int64_t{p.positions[token]} * half;
+  for (int i = thread; i < half; i += kRopeThreads) {
+    s.cosines[i] = p.cosines[angles + i];
+    s.sines[i] = p.sines[angles + i];
+  }
+  for (int i = thread; i < p.kv.layout.head_dim; i += kRopeThreads) {
+    if (p.q_norm != nullptr) s.q_norm[i] = p.q_norm[i];
+    if (p.k_norm != nullptr) s.k_norm[i] = p.k_norm[i];
+  }
+}
+
 // All 32 threads: both halves of a warp take the sum together, whatever their roles.
-__device__ void LoadAndNorm(const RopeAppendParams& p, const Job& job, int lane, float* row) {
+__device__ void LoadAndNorm(const RopeAppendParams& p, const Job& job, int lane, const Space& s,
+                            float* row) {
   const int dim = p.kv.layout.head_dim;
   float sum = 0.0F;
   for (int i = lane; i < dim; i += kLanes16) {
@@ -52,24 +89,26 @@ __device__ void LoadAndNorm(const RopeAppendParams& p, const Job& job, int lane,
     sum = Fma(value, value, sum);
   }
   sum = Sum16(sum);
-  const float* norm = job.role == Role::kQuery ? p.q_norm : p.k_norm;
-  if (norm == nullptr || job.role == Role::kValue || job.role == Role::kNone) return;
+  const bool query = job.role == Role::kQuery && p.q_norm != nullptr;
+  const bool key = job.role == Role::kKey && p.k_norm != nullptr;
+  if (!query && !key) return;
+  const float* norm = query ? s.q_norm : s.k_norm;
   const float factor = 1.0F / sqrtf(sum / static_cast<float>(dim) + p.eps);
   for (int i = lane; i < dim; i += kLanes16) row[i] = (row[i] * factor) * norm[i];
 }
 
-__device__ void Rotate(const RopeAppendParams& p, const Job& job, int lane, float* row) {
+__device__ void Rotate(const RopeAppendParams& p, const Job& job, int lane, const Space& s,
+                       float* row) {
   if (job.role != Role::kQuery && job.role != Role::kKey) return;
   const int half = p.rotary_dim / 2;
-  const std::int64_t angles = std::int64_t{p.positions[job.token]} * half;
   const bool neox = p.pairing == RopePairing::kNeox;
   for (int i = lane; i < half; i += kLanes16) {
     float* a = row + (neox ? i : 2 * i);
     float* b = neox ? a + half : a + 1;
     const float x = *a;
     const float y = *b;
-    const float cosine = p.cosines[angles + i];
-    const float sine = p.sines[angles + i];
+    const float cosine = s.cosines[i];
+    const float sine = s.sines[i];
     *a = Fma(x, cosine, -(y * sine));
     *b = Fma(y, cosine, x * sine);
   }
@@ -132,18 +171,25 @@ __device__ void StoreKvRow(KvQ8_0, const float* row, int dim, int lane, bool sto
 
 template <typename Kv>
 __global__ void __launch_bounds__(kRopeThreads) RopeAppendKernel(RopeAppendParams p) {
-  AwaitPrevious();
   const int token = static_cast<int>(blockIdx.x);
-  if (token >= *p.num_tokens) return;
+  if (token >= *p.num_tokens) {
+    AwaitPrevious();
+    return;
+  }
   const int dim = p.kv.layout.head_dim;
+  const Space s = SpaceOf(dim, p.rotary_dim);
+  LoadShared(p, token, s);
+  const std::int32_t at = p.kv_slots[token];
+  AwaitPrevious();
+  SyncBlock();
   const int half = static_cast<int>(threadIdx.x) / kLanes16;
   const int lane = static_cast<int>(threadIdx.x) % kLanes16;
   const Job job = JobOf(p, token, static_cast<int>(blockIdx.y) * kRowsPerBlock + half);
-  float* row = BlockShared<float>() + half * dim;
-  LoadAndNorm(p, job, lane, row);
+  float* row = s.rows + half * dim;
+  LoadAndNorm(p, job, lane, s, row);
   LetNextBegin();
   SyncWarp();
-  Rotate(p, job, lane, row);
+  Rotate(p, job, lane, s, row);
   SyncWarp();
   if (job.role == Role::kQuery) {
     StoreFloats(row, dim, lane, p.q + job.token * p.q_stride + std::int64_t{job.head} * dim);
@@ -152,7 +198,6 @@ __global__ void __launch_bounds__(kRopeThreads) RopeAppendKernel(RopeAppendParam
   const KvLayout& layout = p.kv.layout;
   std::byte* out = nullptr;
   if (to_cache) {
-    const std::int32_t at = p.kv_slots[token];
     const std::int64_t slot = at % layout.block_size;
     out = KvRows(p.kv, at / layout.block_size, job.head, job.role == Role::kValue) +
           slot * Kv::RowBytes(dim);
@@ -172,8 +217,7 @@ cudaError_t LaunchRopeAppend(const RopeAppendParams& params, cudaStream_t stream
   const int blocks = (rows + kRowsPerBlock - 1) / kRowsPerBlock;
   const LaunchShape shape = {
       dim3(static_cast<unsigned>(params.max_tokens), static_cast<unsigned>(blocks)),
-      dim3(kRopeThreads), static_cast<std::size_t>(kRowsPerBlock * layout.head_dim) * sizeof(float),
-      params.chained};
+      dim3(kRopeThreads), SharedBytes(layout.head_dim, params.rotary_dim), params.chained};
   return WithKvType(layout.dtype, [&](auto kv) {
     return Launch(RopeAppendKernel<decltype(kv)>, shape, stream, params);
   });

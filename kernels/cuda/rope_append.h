@@ -24,7 +24,8 @@ constexpr bool CanAttend(KvDType dtype, std::int32_t head_dim) {
          head_dim % KvHeadDimMultiple(dtype) == 0;
 }
 
-// All pointers are the device's, aligned to 16; strides are in floats, multiples of 4.
+// All pointers are the device's, aligned to 16; strides are in floats, multiples of 4. Of a chained
+// launch the kernel just before may write q, k and v, but none of the rest.
 struct RopeAppendParams {
   float* q = nullptr;  // [*num_tokens][num_heads][head_dim], changed in place
   std::int64_t q_stride = 0;
