@@ -46,18 +46,16 @@ __device__ void Softmax16(const float* logits, int experts, int lane, float (&p)
     const int e = kLanes16 * j + lane;
     p[j] = e < experts ? logits[e] : lowest;
   }
+  // With a NaN among the logits the total is NaN whatever the maximum, so its order does not
+  // matter.
 #pragma unroll
-  for (int j = 0; j < kPerLane; ++j) {
-    // The row's vectors of 16; what fills up the last one takes part, and lets a NaN go.
-    if (kLanes16 * j < experts) max = MaxOf(max, p[j]);
-  }
+  for (int j = 0; j < kPerLane; ++j) max = MaxOf(max, p[j]);
   max = Max16(max);
   float sum = 0.0F;
 #pragma unroll
   for (int j = 0; j < kPerLane; ++j) {
-    const bool is_expert = kLanes16 * j + lane < experts;
-    p[j] = Exp(p[j] - max);
-    sum = sum + (is_expert ? p[j] : 0.0F);
+    p[j] = Exp(p[j] - max);  // 0 where there is no expert, or all are NaNs
+    sum = sum + p[j];
   }
   const float total = Sum16(sum);
 #pragma unroll

@@ -338,6 +338,7 @@ cudaError_t LaunchSample(const SampleParams& params, cudaStream_t stream) {
 }
 
 cudaError_t LaunchTakeTokens(const TakeTokensParams& params, cudaStream_t stream) {
+  if (params.max_count == 0) return cudaSuccess;
   return Launch(TakeTokensKernel,
                 Shape(DivideUp(params.max_count, kTakeThreads), 1, kTakeThreads, 0, params.chained),
                 stream, params);

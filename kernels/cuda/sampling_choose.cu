@@ -436,7 +436,6 @@ struct SortShared {
   int of_warp[kSortWarps];
   int count;
   int stopped;
-  double value;
 };
 
 // One digit of a stable sort from `from` to `to`: descending by bits [shift, shift + 8).
@@ -464,7 +463,6 @@ __device__ int SortRow(const float* row, int vocab, std::uint64_t* ranked, std::
     drawn += key != kNeverDrawn ? 1 : 0;
   }
   AtomicAdd(&shared->count, drawn);
-  SyncBlock();
   for (int shift = 32; shift < 64; shift += 16) {
     SortDigit(ranked, spare, vocab, shift, shared);
     SortDigit(spare, ranked, vocab, shift + 8, shared);
@@ -473,7 +471,7 @@ __device__ int SortRow(const float* row, int vocab, std::uint64_t* ranked, std::
 }
 
 // Calls visit(i, weight_at(i)) by one thread for i = 0, 1, .. until it says true or n are visited;
-// weights are computed by all. A barrier must follow before the next walk.
+// weights are computed by all. A barrier must follow a walk that stopped.
 template <typename WeightAt, typename Visit>
 __device__ void VisitInOrder(int n, const WeightAt& weight_at, const Visit& visit,
                              SortShared* shared) {
@@ -492,7 +490,7 @@ __device__ void VisitInOrder(int n, const WeightAt& weight_at, const Visit& visi
   }
 }
 
-// The sum of weights [0, n) in order, for all threads.
+// The sum of weights [0, n) in order, for thread 0: that which walks and needs it.
 template <typename WeightAt>
 __device__ double SumOfAll(int n, const WeightAt& weight_at, SortShared* shared) {
   double sum = 0.0;
@@ -503,9 +501,7 @@ __device__ double SumOfAll(int n, const WeightAt& weight_at, SortShared* shared)
         return false;
       },
       shared);
-  if (Thread() == 0) shared->value = sum;
-  SyncBlock();
-  return shared->value;
+  return sum;
 }
 
 // The first i whose running sum is above `target` (or reaches it), or n; for all threads.

@@ -120,6 +120,21 @@ TEST(CudaRoute, TreatsNanAndInfinityAsTheCpuWhereverTheyStand) {
   }
 }
 
+// Whether a fault is seen again by the maximum depends on its lane.
+TEST(CudaRoute, TreatsASingleFaultAsTheCpuInEveryPlace) {
+  std::mt19937_64 random(5);
+  for (const std::int32_t experts : {9, 16, 60, 128}) {
+    for (const float fault : {kNan, kInfinity, -kInfinity}) {
+      const Case c = {experts, experts, 4};  // token t has it at expert t
+      std::vector<float> logits = RandomLogits(c, &random);
+      for (std::int32_t t = 0; t < experts; ++t) {
+        logits[static_cast<std::size_t>(t * experts + t)] = fault;
+      }
+      ExpectRoutesAsTheCpu(c, logits);
+    }
+  }
+}
+
 TEST(CudaRoute, RoutesHugeAndTinyLogitsAsTheCpu) {
   const Case c = {1, 128, 8};
   std::vector<float> logits(128, -1000.0F);

@@ -408,13 +408,18 @@ double SumByDefinition(const std::vector<float>& logits) {
 
 TEST(CudaSampling, SumsWeightsInTheirLanesAndSlices) {
   Dice dice(9);
-  for (const std::size_t vocab : {5, 512, 515, 1023, 5000}) {
+  for (const std::size_t vocab : {5, 511, 512, 515, 700, 1023, 1533, 5000}) {
     SCOPED_TRACE(vocab);
-    Row row;
-    row.logits = testing::RandomFloats(vocab, dice.random(), 2);
-    row.params.temperature = 0;
-    row.num_logprobs = 0;
-    EXPECT_EQ(ResultsOf({row}, {})[0].total, SumByDefinition(row.logits));
+    std::vector<Row> rows(8);
+    for (Row& row : rows) {
+      row.logits = testing::RandomFloats(vocab, dice.random(), 2);
+      row.params.temperature = 0;
+      row.num_logprobs = 0;
+    }
+    const std::vector<SampleResult> results = ResultsOf(rows, {});
+    for (std::size_t r = 0; r < rows.size(); ++r) {
+      EXPECT_EQ(results[r].total, SumByDefinition(rows[r].logits)) << r;
+    }
   }
 }
 
@@ -423,7 +428,7 @@ TEST(CudaSampling, DrawsFromAsManyCandidatesAsABlockHolds) {
   Dice dice(10);
   for (const std::size_t vocab : {2047, 2048, 2049, 2050}) {
     SCOPED_TRACE(vocab);
-    std::vector<Row> rows(3);
+    std::vector<Row> rows(9);
     for (Row& row : rows) {
       row.logits = testing::RandomFloats(vocab, dice.random(), 1);
       row.params.seed = (*dice.random())();
@@ -433,6 +438,25 @@ TEST(CudaSampling, DrawsFromAsManyCandidatesAsABlockHolds) {
     rows[2].params.top_k = 50;
     rows[2].params.min_p = 1.0F;
     rows[2].logits[17] = rows[2].logits[1000] = 9.0F;
+    for (std::size_t r = 3; r < rows.size(); ++r) {  // one that is lost moves all behind it
+      rows[r].logits.assign(vocab, 1.0F);
+      rows[r].params.top_k = static_cast<std::uint32_t>(vocab - 1);
+    }
+    ExpectTheTokensOfTheCpu(rows);
+  }
+}
+
+// Equal weights, so that the sums are whole numbers and meet theirs exactly; one token more or less
+// would move most draws.
+TEST(CudaSampling, KeepsTheShortestPrefixThatReachesTopP) {
+  for (const std::size_t vocab : {100, 3000}) {  // among candidates, and of a sorted row
+    std::vector<Row> rows(16);
+    for (std::size_t r = 0; r < rows.size(); ++r) {
+      rows[r].logits.assign(vocab, 2.0F);
+      rows[r].params.top_p = 0.5F;
+      rows[r].position = static_cast<std::uint32_t>(r);
+      if (r % 2 == 0) rows[r].params.top_k = static_cast<std::uint32_t>(vocab / 5 * 4);
+    }
     ExpectTheTokensOfTheCpu(rows);
   }
 }
