@@ -97,4 +97,10 @@ absl::Status MeasureDevice(const ProbeSize& size, CudaDeviceReport* report) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<CudaDeviceReport> ReportDevice(std::int32_t index, bool measure) {
+  MILLRACE_ASSIGN_OR_RETURN(CudaDeviceReport report, DescribeDevice(index));
+  if (measure) MILLRACE_RETURN_IF_ERROR(MeasureDevice({}, &report));
+  return report;
+}
+
 }  // namespace millrace::cuda

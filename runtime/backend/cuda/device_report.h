@@ -29,6 +29,9 @@ struct ProbeSize {
 // less than copies want.
 absl::Status MeasureDevice(const ProbeSize& size, CudaDeviceReport* report);
 
+// Both, or the facts alone.
+absl::StatusOr<CudaDeviceReport> ReportDevice(std::int32_t index, bool measure);
+
 }  // namespace millrace::cuda
 
 #endif  // MILLRACE_RUNTIME_BACKEND_CUDA_DEVICE_REPORT_H_

@@ -8,10 +8,7 @@ extern "C" {
 
 [[gnu::visibility("default")]] void millrace_cuda_module_report(
     std::int32_t device, bool measure, absl::StatusOr<millrace::CudaDeviceReport>* report) {
-  *report = millrace::cuda::DescribeDevice(device);
-  if (!measure || !report->ok()) return;
-  const absl::Status measured = millrace::cuda::MeasureDevice({}, &**report);
-  if (!measured.ok()) *report = measured;
+  *report = millrace::cuda::ReportDevice(device, measure);
 }
 
 }  // extern "C"
