@@ -73,15 +73,16 @@ Json SummariseTenants(const LoadResult& result) {
 
 // Over the run, in at most kPoints steps of whole ticks.
 Json Timeline(const LoadResult& result) {
-  const auto ticks = static_cast<std::size_t>(std::ceil(result.seconds / kTickSeconds)) + 1;
+  const double tick_seconds = result.tokens.tick_seconds();
+  const auto ticks = static_cast<std::size_t>(std::ceil(result.seconds / tick_seconds)) + 1;
   const std::size_t width = (ticks + kPoints - 1) / kPoints;
   const std::size_t steps = (ticks + width - 1) / width;
-  const double step_seconds = static_cast<double>(width) * kTickSeconds;
+  const double step_seconds = static_cast<double>(width) * tick_seconds;
   std::vector<double> seconds(steps), tokens(steps), running(steps);
   for (std::size_t i = 0; i < steps; ++i) seconds[i] = static_cast<double>(i) * step_seconds;
-  for (std::size_t i = 0; i < result.tokens_by_tick.size(); ++i) {
-    tokens[std::min(i / width, steps - 1)] +=
-        static_cast<double>(result.tokens_by_tick[i]) / step_seconds;
+  const std::vector<std::uint64_t>& counts = result.tokens.ticks();
+  for (std::size_t i = 0; i < counts.size(); ++i) {
+    tokens[std::min(i / width, steps - 1)] += static_cast<double>(counts[i]) / step_seconds;
   }
   // A call counts in each step by the share of it that it ran.
   for (const CallOutcome& call : result.calls) {

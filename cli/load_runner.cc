@@ -63,15 +63,14 @@ class Runner {
     }
     for (std::thread& worker : workers) worker.join();
     result_.seconds = SecondsBetween(begin_, Clock::now());
+    MutexLock lock(&tokens_mutex_);
+    result_.tokens = std::move(tokens_);
     return std::move(result_);
   }
 
  private:
-  using Ticks = std::vector<std::uint64_t>;
-
   void Work(const std::string& tenant) {
     const auto stub = v1::GenerationService::NewStub(channel_);
-    Ticks ticks;
     for (std::size_t at = next_++; at < calls_.size(); at = next_++) {
       if (at + 1 == calls_.size()) contended_ = false;
       const PlannedCall& call = calls_[at];
@@ -82,18 +81,13 @@ class Runner {
         std::this_thread::sleep_until(start);
         outcome.late = SecondsBetween(start, Clock::now());
       }
-      Send(stub.get(), call, &outcome, &ticks);
+      Send(stub.get(), call, &outcome);
       MutexLock lock(&mutex_);
       bar_.Update(++done_, calls_.size());
     }
-    MutexLock lock(&mutex_);
-    Ticks& all = result_.tokens_by_tick;
-    all.resize(std::max(all.size(), ticks.size()));
-    for (std::size_t i = 0; i < ticks.size(); ++i) all[i] += ticks[i];
   }
 
-  void Send(v1::GenerationService::Stub* stub, const PlannedCall& call, CallOutcome* outcome,
-            Ticks* ticks) {
+  void Send(v1::GenerationService::Stub* stub, const PlannedCall& call, CallOutcome* outcome) {
     const v1::GenerateRequest request = MakeRequest(call, vocab_);
     grpc::ClientContext context;
     if (options_.deadline_seconds > 0) {
@@ -112,7 +106,7 @@ class Runner {
     for (int count = 0; reader->Read(&message); ++count) {
       const double now = SecondsBetween(begin, Clock::now());
       if (message.token_ids_size() > 0) {
-        TakeTokens(message.token_ids_size(), now, last, outcome, ticks);
+        TakeTokens(message.token_ids_size(), now, last, outcome);
         last = now;
       }
       if (count == call.cancel_after) context.TryCancel();
@@ -122,7 +116,7 @@ class Runner {
     outcome->total = SecondsBetween(begin, Clock::now());
   }
 
-  void TakeTokens(int tokens, double now, double last, CallOutcome* outcome, Ticks* ticks) {
+  void TakeTokens(int tokens, double now, double last, CallOutcome* outcome) {
     if (outcome->first_token < 0) {
       outcome->first_token = now;
     } else {
@@ -131,9 +125,8 @@ class Runner {
     }
     outcome->tokens += static_cast<std::uint64_t>(tokens);
     if (contended_) outcome->contended_tokens += static_cast<std::uint64_t>(tokens);
-    const auto tick = static_cast<std::size_t>((outcome->start + now) / kTickSeconds);
-    if (tick >= ticks->size()) ticks->resize(tick + 1);
-    (*ticks)[tick] += static_cast<std::uint64_t>(tokens);
+    MutexLock lock(&tokens_mutex_);
+    tokens_.Add(outcome->start + now, static_cast<std::uint64_t>(tokens));
   }
 
   const std::shared_ptr<grpc::Channel> channel_;
@@ -143,7 +136,10 @@ class Runner {
   Clock::time_point begin_;
   std::atomic<std::size_t> next_{0};
   std::atomic<bool> contended_{true};  // until the last call is taken
-  LoadResult result_;                  // calls: each by who sends it; the rest guarded by mutex_
+  LoadResult result_;                  // calls: each by who sends it; the rest when all have ended
+  // Apart from the bar's, which a slow terminal may hold for long.
+  Mutex tokens_mutex_;
+  TokenTimeline tokens_ ABSL_GUARDED_BY(tokens_mutex_);
   Mutex mutex_;
   std::uint64_t done_ ABSL_GUARDED_BY(mutex_) = 0;
   ProgressBar bar_ ABSL_GUARDED_BY(mutex_){"requests"};

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cli/load_plan.h"
+#include "cli/token_timeline.h"
 
 namespace millrace::cli {
 
@@ -32,9 +33,8 @@ struct CallOutcome {
 struct LoadResult {
   std::vector<CallOutcome> calls;
   double seconds = 0;
-  std::vector<std::uint64_t> tokens_by_tick;  // that came in each kTickSeconds
+  TokenTimeline tokens;
 };
-inline constexpr double kTickSeconds = 0.1;
 
 // The name of one of --tenants.
 std::string TenantName(int tenant);
