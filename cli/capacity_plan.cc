@@ -89,12 +89,14 @@ std::int32_t SequencesThatFit(const CapacityFigures& figures, std::int32_t conte
 }
 
 double PredictTokensPerSecond(const CapacityFigures& figures, double concurrency) {
+  const double token = StepSeconds(figures.decode, concurrency) / concurrency;
   // The first token comes with the prompt.
   const double prompt = figures.prompt_tokens / figures.prefill_tokens_per_second;
-  const double steps =
-      (figures.output_tokens - 1) * StepSeconds(figures.decode, concurrency) / concurrency;
+  const double steps = (figures.output_tokens - 1) * token;
   const double service = figures.output_tokens * figures.service_seconds_per_token;
-  return figures.output_tokens / (prompt + steps + service);
+  // What serving saves is at most the prompts' time: more is noise of the measurement.
+  const double decode = figures.output_tokens * token;
+  return figures.output_tokens / std::max(decode, prompt + steps + service);
 }
 
 std::vector<Suggestion> Suggest(const CapacityFigures& figures) {

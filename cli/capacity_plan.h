@@ -40,7 +40,8 @@ inline constexpr double kLeastGrowth = 1.05;
 
 // Generated tokens a second while `concurrency` requests of the mix are always under way: each is
 // its prompt's prefill, a share of one step for each further token, and what the service adds.
-// Between two measured batches a step's time is drawn as a line. REQUIRES: concurrency is at least
+// Between two measured batches a step's time is drawn as a line. Never more than decoding alone
+// gives. REQUIRES: concurrency is at least
 // 1, and at most the largest batch.
 double PredictTokensPerSecond(const CapacityFigures& figures, double concurrency);
 

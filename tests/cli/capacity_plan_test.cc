@@ -35,6 +35,22 @@ TEST(CapacityPlanTest, ARequestIsItsPromptItsStepsAndItsService) {
   EXPECT_DOUBLE_EQ(PredictTokensPerSecond(figures, 1), 11 / 0.211);
 }
 
+TEST(CapacityPlanTest, ServingIsNeverFasterThanDecodingAlone) {
+  CapacityFigures figures = Figures();
+  // Prompts and answers in one step save half of the prompt's 100 ms.
+  figures.service_seconds_per_token = -0.05 / 11;
+  EXPECT_DOUBLE_EQ(PredictTokensPerSecond(figures, 1), 11 / 0.15);
+  // Measured beside another process: more than the whole prompt, and more than the whole request.
+  for (const double noise : {-0.1 / 11, -0.011, -1.0}) {
+    figures.service_seconds_per_token = noise;
+    for (const BatchRate& rate : figures.decode) {
+      const double predicted = PredictTokensPerSecond(figures, rate.batch);
+      EXPECT_GT(predicted, 0);
+      EXPECT_LE(predicted, rate.tokens_per_second() * (1 + 1e-9)) << rate.batch << " " << noise;
+    }
+  }
+}
+
 TEST(CapacityPlanTest, PlacesAreAsManyAsTheRateGrowsBy) {
   const Suggestion places = Suggest(Figures()).front();
   EXPECT_EQ(places.value, 2);  // eight decode 2.6 % more

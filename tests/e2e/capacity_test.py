@@ -66,7 +66,7 @@ class Capacity(unittest.TestCase):
         self.assertEqual([row["context"] for row in found["sequences"]], [1024, 2048])
         for row in found["batches"]:
             self.assertAlmostEqual(row["decode_tokens_per_second"] * row["step_seconds"], row["batch"])
-            self.assertLess(row["predicted_tokens_per_second"], row["decode_tokens_per_second"])
+            self.assertLessEqual(row["predicted_tokens_per_second"], row["decode_tokens_per_second"] * (1 + 1e-9))
         batches = [row["batch"] for row in found["batches"]]
         self.assertEqual(batches, [1, 2, 4, 6][:len(batches)])
         suggested = {name: suggestion["value"] for name, suggestion in found["suggested"].items()}
