@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/mutex.h"
+#include "base/printable.h"
 
 namespace millrace {
 namespace {
@@ -35,50 +36,17 @@ std::string UtcNow() {
   return text.data();
 }
 
-// Of the second range of control characters, U+0080 to U+009F, UTF-8 has the same first byte.
-constexpr unsigned char kSecondControls = 0xC2;
-
-bool IsSecondControl(std::string_view text, std::size_t at) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  return byte(at) == kSecondControls && at + 1 < text.size() && byte(at + 1) >= 0x80 &&
-         byte(at + 1) < 0xA0;
-}
-
-void AppendEscape(char c, std::string* out) {
-  std::array<char, 8> escape{};
-  std::snprintf(escape.data(), escape.size(), "\\u%04x", static_cast<unsigned char>(c));
-  out->append(escape.data());
-}
-
-// Control characters become escapes, so that one event stays one line, and none of what callers
-// sent is a command to the terminal that shows it.
-void AppendEscaped(std::string_view text, std::string* out) {
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (c == '"' || c == '\\') {
-      out->push_back('\\');
-      out->push_back(c);
-    } else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) {
-      AppendEscape(c, out);
-    } else if (IsSecondControl(text, i)) {
-      AppendEscape(text[++i], out);
-    } else {
-      out->push_back(c);
-    }
-  }
-}
-
 std::string TextLine(std::string_view level, std::string_view message,
                      std::span<const LogField> fields) {
   std::string line = absl::StrCat(UtcNow(), " ", std::string(level), " ");
-  AppendEscaped(message, &line);
+  AppendQuotable(message, &line);
   for (const auto& [name, value, number] : fields) {
     line.push_back(' ');
     line.append(name);
     line.push_back('=');
     const bool quote = value.find(' ') != std::string::npos || value.empty();
     if (quote) line.push_back('"');
-    AppendEscaped(value, &line);
+    AppendQuotable(value, &line);
     if (quote) line.push_back('"');
   }
   return line;
@@ -88,13 +56,13 @@ std::string JsonLine(std::string_view level, std::string_view message,
                      std::span<const LogField> fields) {
   std::string line = absl::StrCat("{\"time\":\"", UtcNow(), "\",\"level\":\"", std::string(level),
                                   "\",\"message\":\"");
-  AppendEscaped(message, &line);
+  AppendQuotable(message, &line);
   line.push_back('"');
   for (const auto& [name, value, number] : fields) {
     line.append(",\"");
-    AppendEscaped(name, &line);
+    AppendQuotable(name, &line);
     line.append(number ? "\":" : "\":\"");
-    AppendEscaped(value, &line);
+    AppendQuotable(value, &line);
     if (!number) line.push_back('"');
   }
   line.push_back('}');

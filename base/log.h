@@ -1,4 +1,5 @@
-// One line of log at a time on stderr, as text or JSON. Never a prompt, a token or a secret.
+// One line of log at a time on stderr, as text or JSON. Never a prompt, a token or a secret. Always
+// UTF-8, whatever the fields hold (base/printable.h).
 // Thread-safe: a line is written with one write call, and never waits for who reads: a line that a
 // full pipe has no room for is dropped, and the next one that is written says how many were.
 #ifndef MILLRACE_BASE_LOG_H_

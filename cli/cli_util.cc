@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "base/printable.h"
 
 namespace millrace::cli {
 namespace {
@@ -48,10 +49,13 @@ std::optional<int> ParseFlags(CLI::App* app, int argc, char** argv) {
 int Fail(std::string_view command, std::string_view message, int exit_code) {
   std::string line(message);
   for (char& c : line) {
-    if (c == '\n' || c == '\r') c = ' ';
+    if (c == '\n' || c == '\r' || c == '\t') c = ' ';
   }
+  // It may be of another's making: a server's, or a file's.
+  std::string shown;
+  AppendPrintable(line, &shown);
   std::fprintf(stderr, "millrace %.*s: %s\n", static_cast<int>(command.size()), command.data(),
-               line.c_str());
+               shown.c_str());
   return exit_code;
 }
 

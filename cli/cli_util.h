@@ -25,7 +25,8 @@ inline constexpr char kWeightCacheHelp[] =
 // (--help: 0, bad usage: 2, after one line on stderr), nullopt to go on.
 std::optional<int> ParseFlags(CLI::App* app, int argc, char** argv);
 
-// `millrace COMMAND: message` on stderr; returns `exit_code`.
+// `millrace COMMAND: message` on stderr, in one line without control characters, whoever the
+// message is of; returns `exit_code`.
 int Fail(std::string_view command, std::string_view message, int exit_code = 1);
 int Fail(std::string_view command, const absl::Status& status);
 

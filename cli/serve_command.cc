@@ -18,12 +18,12 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/status.h"
+#include "base/utf8.h"
 #include "cli/cli_util.h"
 #include "cli/commands.h"
 #include "cli/serve_options.h"
 #include "runtime/gguf/gguf_file.h"
 #include "runtime/runner/model_loader.h"
-#include "runtime/tokenizer/utf8.h"
 #include "scheduler/engine.h"
 #include "service/server.h"
 

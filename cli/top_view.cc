@@ -7,7 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "runtime/tokenizer/utf8.h"
+#include "base/utf8.h"
 
 namespace millrace::cli {
 namespace {

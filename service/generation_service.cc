@@ -12,7 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/error_details.h"
 #include "base/status.h"
-#include "runtime/tokenizer/utf8.h"
+#include "base/utf8.h"
 #include "service/generate_reactor.h"
 #include "service/request_validator.h"
 #include "service/response_builder.h"

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "runtime/tokenizer/utf8.h"
+#include "base/utf8.h"
 
 namespace millrace {
 namespace {

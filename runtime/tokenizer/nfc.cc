@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/utf8.h"
 #include "runtime/tokenizer/unicode_tables.h"
-#include "runtime/tokenizer/utf8.h"
 
 namespace millrace {
 namespace {

@@ -6,8 +6,8 @@
 #include "absl/status/status.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "base/utf8.h"
 #include "runtime/tokenizer/unicode_tables.h"
-#include "runtime/tokenizer/utf8.h"
 
 namespace millrace {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <cstddef>
 
-#include "runtime/tokenizer/utf8.h"
+#include "base/utf8.h"
 
 namespace millrace {
 

@@ -8,12 +8,12 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
+#include "base/utf8.h"
 #include "runtime/tokenizer/added_tokens.h"
 #include "runtime/tokenizer/bpe.h"
 #include "runtime/tokenizer/byte_alphabet.h"
 #include "runtime/tokenizer/nfc.h"
 #include "runtime/tokenizer/pre_tokenizer.h"
-#include "runtime/tokenizer/utf8.h"
 
 namespace millrace {
 namespace {

@@ -50,6 +50,15 @@ TEST(Log, WritesJsonThatIsJson) {
   EXPECT_THAT(text, HasSubstr(R"("level":"error","message":"two\u000alines","key":"a \"b\""})"));
 }
 
+TEST(Log, WritesUtf8WhateverItIsGiven) {
+  for (const LogFormat format : {LogFormat::kText, LogFormat::kJson}) {
+    ConfigureLog(LogLevel::kInfo, format);
+    ::testing::internal::CaptureStderr();
+    Log(LogLevel::kInfo, "m", {{"file", "caf\xE9.gguf"}});
+    EXPECT_THAT(::testing::internal::GetCapturedStderr(), HasSubstr("caf\\ufffd.gguf"));
+  }
+}
+
 TEST(Log, WritesNumbersAsNumbers) {
   ConfigureLog(LogLevel::kInfo, LogFormat::kJson);
   ::testing::internal::CaptureStderr();

@@ -1,4 +1,5 @@
 """The command line as a person meets it: help, exit codes, one-line errors."""
+import concurrent.futures
 import hashlib
 import json
 import os
@@ -8,9 +9,10 @@ import sys
 import tempfile
 import unittest
 
+import grpc
 import numpy
 
-from harness import MODEL, ROOT, Server, generate_in_process, main, run_cli
+from harness import MODEL, ROOT, Server, generate_in_process, main, pb_grpc, run_cli
 
 sys.path.insert(0, str(ROOT / "tests/golden"))
 import tiny_models  # noqa: E402
@@ -70,6 +72,33 @@ class CommandLine(unittest.TestCase):
                               ["logits", "--model", file.name, "--tokens", "1", "--out", file.name + ".out"]):
                 with self.subTest(arguments[0]):
                     self.one_line(run_cli(*arguments), 1, "GGUF")
+
+    def test_a_file_name_that_is_not_utf8_leaves_the_log_json(self):
+        with tempfile.TemporaryDirectory() as folder:
+            cache = os.path.join(os.fsencode(folder), b"cach\xe9")
+            with Server("--log-format", "json", "--log-level", "debug", "--weight-cache", cache) as server:
+                server.terminate()
+                self.assertEqual(server.wait(), 0)
+                lines = pathlib.Path(server.log_file.name).read_bytes().splitlines()
+            self.assertTrue(any(b"/cach" in line for line in lines), lines)
+            for line in lines:
+                json.loads(line.decode())
+
+    def test_what_a_server_or_a_file_says_is_no_command_to_the_terminal(self):
+        class Hostile(pb_grpc.GenerationServiceServicer):
+            def Generate(self, message, context):
+                context.abort(grpc.StatusCode.INTERNAL, "\x1b]0;owned\x07\x9b2J\nsecond line")
+
+        hostile = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
+        pb_grpc.add_GenerationServiceServicer_to_server(Hostile(), hostile)
+        port = hostile.add_insecure_port("127.0.0.1:0")
+        hostile.start()
+        self.addCleanup(hostile.stop, None)
+        done = run_cli("client", "--target", f"127.0.0.1:{port}", "--prompt", "a")
+        self.one_line(done, 1, "INTERNAL: \\u001b]0;owned\\u0007\\u009b2J second line")
+        self.assertNotRegex(done.stderr.rstrip("\n"), "[\x00-\x1f\x7f-\x9f]")
+        with tempfile.TemporaryDirectory() as folder:
+            self.one_line(run_cli("inspect", f"{folder}/\x1b[2J.gguf"), 1, "\\u001b[2J.gguf: No such file")
 
     def test_generate_prints_text(self):
         """FALSIFY-QW3-MOE-FORWARD-003"""

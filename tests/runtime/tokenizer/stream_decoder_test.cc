@@ -5,7 +5,7 @@
 #include <random>
 #include <vector>
 
-#include "runtime/tokenizer/utf8.h"
+#include "base/utf8.h"
 
 namespace millrace {
 namespace {

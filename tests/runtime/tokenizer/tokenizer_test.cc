@@ -8,8 +8,8 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "base/utf8.h"
 #include "runtime/tokenizer/nfc.h"
-#include "runtime/tokenizer/utf8.h"
 #include "tests/runtime/tokenizer/own_vocabulary.h"
 
 namespace millrace {

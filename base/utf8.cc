@@ -1,4 +1,4 @@
-#include "runtime/tokenizer/utf8.h"
+#include "base/utf8.h"
 
 namespace millrace {
 namespace {

@@ -1,6 +1,6 @@
 // Reading and repairing UTF-8. Pure functions, thread-safe.
-#ifndef MILLRACE_RUNTIME_TOKENIZER_UTF8_H_
-#define MILLRACE_RUNTIME_TOKENIZER_UTF8_H_
+#ifndef MILLRACE_BASE_UTF8_H_
+#define MILLRACE_BASE_UTF8_H_
 
 #include <cstddef>
 #include <string>
@@ -60,4 +60,4 @@ void AppendUtf8(char32_t code_point, std::string* text);
 
 }  // namespace millrace
 
-#endif  // MILLRACE_RUNTIME_TOKENIZER_UTF8_H_
+#endif  // MILLRACE_BASE_UTF8_H_
