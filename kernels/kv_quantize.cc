@@ -39,4 +39,8 @@ void QuantizeKvRow(const float* row, std::int32_t n, BlockQ8_0* out) {
   }
 }
 
+void QuantizeKvRow(const float* row, std::int32_t n, Fp8* out) {
+  for (std::int32_t i = 0; i < n; ++i) out[i] = FloatToFp8(row[i]);
+}
+
 }  // namespace millrace

@@ -17,6 +17,7 @@ enum class KvDType : std::uint8_t {
   kF16,
   kF32,
   kQ8_0,  // BlockQ8_0 of kernels/quant_blocks.h: int8 with a half for 32 values
+  kFp8,   // Fp8 of kernels/fp8.h: a byte a value
 };
 
 // Head sizes that a type of cache takes are multiples of this.
@@ -33,6 +34,8 @@ enum class KvDType : std::uint8_t {
       return std::int64_t{4} * head_dim;
     case KvDType::kQ8_0:
       return head_dim / 32 * std::int64_t{34};
+    case KvDType::kFp8:
+      return head_dim;
   }
   return 0;
 }

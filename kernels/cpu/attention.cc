@@ -12,11 +12,15 @@ constexpr AttentionVariant kVariants[] = {
      avx512::AttentionMerge},
     {Isa::kAvx512, KvDType::kQ8_0, "avx512/Q8_0", avx512::KvAppendQ8_0,
      avx512::AttentionPartialQ8_0, avx512::AttentionMerge},
+    {Isa::kAvx512, KvDType::kFp8, "avx512/Fp8", avx512::KvAppendFp8, avx512::AttentionPartialFp8,
+     avx512::AttentionMerge},
     {Isa::kAvx2, KvDType::kF16, "avx2/F16", avx2::KvAppendF16, avx2::AttentionPartialF16,
      avx2::AttentionMerge},
     {Isa::kAvx2, KvDType::kF32, "avx2/F32", avx2::KvAppendF32, avx2::AttentionPartialF32,
      avx2::AttentionMerge},
     {Isa::kAvx2, KvDType::kQ8_0, "avx2/Q8_0", avx2::KvAppendQ8_0, avx2::AttentionPartialQ8_0,
+     avx2::AttentionMerge},
+    {Isa::kAvx2, KvDType::kFp8, "avx2/Fp8", avx2::KvAppendFp8, avx2::AttentionPartialFp8,
      avx2::AttentionMerge},
     {Isa::kScalar, KvDType::kF16, "scalar/F16", scalar::KvAppendF16, scalar::AttentionPartialF16,
      scalar::AttentionMerge},
@@ -24,6 +28,8 @@ constexpr AttentionVariant kVariants[] = {
      scalar::AttentionMerge},
     {Isa::kScalar, KvDType::kQ8_0, "scalar/Q8_0", scalar::KvAppendQ8_0,
      scalar::AttentionPartialQ8_0, scalar::AttentionMerge},
+    {Isa::kScalar, KvDType::kFp8, "scalar/Fp8", scalar::KvAppendFp8, scalar::AttentionPartialFp8,
+     scalar::AttentionMerge},
 };
 
 }  // namespace

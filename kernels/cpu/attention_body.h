@@ -12,6 +12,7 @@
 
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/exp_body.h"
+#include "kernels/fp8.h"
 #include "kernels/kv_quantize.h"
 #include "kernels/quant_blocks.h"
 
@@ -45,6 +46,10 @@ typename L::Reg LoadElements(const float* p, int n) {
 template <typename L>
 typename L::Reg LoadElements(const HalfBits* p, int n) {
   return n >= 16 ? L::LoadHalf(p) : L::LoadHalfTail(p, n);
+}
+template <typename L>
+typename L::Reg LoadElements(const Fp8* p, int n) {
+  return n >= 16 ? L::LoadFp8(p) : L::LoadFp8Tail(p, n);
 }
 template <typename L>
 void StoreElements(float* p, int n, const typename L::Reg& value) {
@@ -86,6 +91,10 @@ void StoreRow(const float* row, int n, T* out) {
 }
 template <typename L>
 void StoreRow(const float* row, int n, BlockQ8_0* out) {
+  QuantizeKvRow(row, n, out);
+}
+template <typename L>
+void StoreRow(const float* row, int n, Fp8* out) {
   QuantizeKvRow(row, n, out);
 }
 

@@ -27,9 +27,12 @@ void KvAppendF32(const KvLayerView& kv, std::int32_t block, std::int32_t head, s
                  const float* key, const float* value);
 void KvAppendQ8_0(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
                   const float* key, const float* value);
+void KvAppendFp8(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
+                 const float* key, const float* value);
 void AttentionPartialF16(const AttentionPartialParams& params);
 void AttentionPartialF32(const AttentionPartialParams& params);
 void AttentionPartialQ8_0(const AttentionPartialParams& params);
+void AttentionPartialFp8(const AttentionPartialParams& params);
 void AttentionMerge(const float* partials, std::int64_t stride, std::int32_t num_partitions,
                     std::int32_t head_dim, float* out);
 void ExpArray(const float* x, std::int64_t n, float* y);
@@ -51,9 +54,12 @@ void KvAppendF32(const KvLayerView& kv, std::int32_t block, std::int32_t head, s
                  const float* key, const float* value);
 void KvAppendQ8_0(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
                   const float* key, const float* value);
+void KvAppendFp8(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
+                 const float* key, const float* value);
 void AttentionPartialF16(const AttentionPartialParams& params);
 void AttentionPartialF32(const AttentionPartialParams& params);
 void AttentionPartialQ8_0(const AttentionPartialParams& params);
+void AttentionPartialFp8(const AttentionPartialParams& params);
 void AttentionMerge(const float* partials, std::int64_t stride, std::int32_t num_partitions,
                     std::int32_t head_dim, float* out);
 void ExpArray(const float* x, std::int64_t n, float* y);
@@ -75,9 +81,12 @@ void KvAppendF32(const KvLayerView& kv, std::int32_t block, std::int32_t head, s
                  const float* key, const float* value);
 void KvAppendQ8_0(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
                   const float* key, const float* value);
+void KvAppendFp8(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
+                 const float* key, const float* value);
 void AttentionPartialF16(const AttentionPartialParams& params);
 void AttentionPartialF32(const AttentionPartialParams& params);
 void AttentionPartialQ8_0(const AttentionPartialParams& params);
+void AttentionPartialFp8(const AttentionPartialParams& params);
 void AttentionMerge(const float* partials, std::int64_t stride, std::int32_t num_partitions,
                     std::int32_t head_dim, float* out);
 void ExpArray(const float* x, std::int64_t n, float* y);

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/cpu/isa.h"
+#include "kernels/fp8.h"
 
 namespace millrace::cpu {
 
@@ -47,6 +48,25 @@ struct LanesAvx2 {
     std::uint16_t lanes[16];
     for (int i = 0; i < 16; ++i) lanes[i] = i < n ? p[i] : std::uint16_t{0};
     return LoadHalf(lanes);
+  }
+  // As a half's bits the value is 2^-8 of itself, subnormal or not.
+  static Reg LoadFp8(const Fp8* p) {
+    const __m256i bytes =
+        _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    const __m256i halves = _mm256_and_si256(_mm256_slli_epi16(bytes, 7),
+                                            _mm256_set1_epi16(static_cast<short>(0xBF80)));
+    const __m256i all_ones = _mm256_set1_epi16(-1);  // but for the sign: NaN, in a half too
+    const __m256i nan = _mm256_cmpeq_epi16(
+        _mm256_or_si256(bytes, _mm256_set1_epi16(static_cast<short>(0xFF80))), all_ones);
+    const __m256i wide = _mm256_or_si256(halves, nan);
+    const __m256 scale = _mm256_set1_ps(0x1p8F);
+    return {_mm256_mul_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(wide)), scale),
+            _mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256(wide, 1)), scale)};
+  }
+  static Reg LoadFp8Tail(const Fp8* p, int n) {
+    Fp8 lanes[16];
+    for (int i = 0; i < 16; ++i) lanes[i] = i < n ? p[i] : Fp8{0};
+    return LoadFp8(lanes);
   }
   static Reg LoadInt8(const std::int8_t* p) {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/cpu/isa.h"
+#include "kernels/fp8.h"
 
 namespace millrace::cpu {
 
@@ -32,6 +33,10 @@ struct LanesAvx512 {
   static Reg LoadHalfTail(const std::uint16_t* p, int n) {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(Mask(n), p));
   }
+  static Reg LoadFp8(const Fp8* p) {
+    return WidenFp8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static Reg LoadFp8Tail(const Fp8* p, int n) { return WidenFp8(_mm_maskz_loadu_epi8(Mask(n), p)); }
   static Reg LoadInt8(const std::int8_t* p) {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
@@ -98,6 +103,15 @@ struct LanesAvx512 {
   static float Sqrt1(float a) { return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(a))); }
 
  private:
+  // As a half's bits the value is 2^-8 of itself, subnormal or not.
+  static Reg WidenFp8(__m128i bytes) {
+    const __m256i halves = _mm256_and_si256(_mm256_slli_epi16(_mm256_cvtepi8_epi16(bytes), 7),
+                                            _mm256_set1_epi16(static_cast<short>(0xBF80)));
+    const __mmask16 numbers = _mm_cmpneq_epi8_mask(
+        _mm_or_si128(bytes, _mm_set1_epi8(static_cast<char>(0x80))), _mm_set1_epi8(-1));
+    return _mm512_mask_mul_ps(Set1(__builtin_nanf("")), numbers, _mm512_cvtph_ps(halves),
+                              Set1(0x1p8F));
+  }
   static __mmask16 Mask(int n) { return static_cast<__mmask16>((1U << n) - 1U); }
   static __m256i ToHalf(Reg a) {
     return _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);

@@ -9,6 +9,7 @@
 
 #include "kernels/cpu/isa.h"
 #include "kernels/dequantize.h"
+#include "kernels/fp8.h"
 
 namespace millrace::cpu {
 
@@ -49,6 +50,12 @@ struct LanesScalar {
   static Reg LoadHalfTail(const std::uint16_t* p, int n) {
     Reg r = Set1(0.0F);
     for (int i = 0; i < n; ++i) r.lane[i] = HalfToFloat(p[i]);
+    return r;
+  }
+  static Reg LoadFp8(const Fp8* p) { return LoadFp8Tail(p, 16); }
+  static Reg LoadFp8Tail(const Fp8* p, int n) {
+    Reg r = Set1(0.0F);
+    for (int i = 0; i < n; ++i) r.lane[i] = Fp8ToFloat(p[i]);
     return r;
   }
   // 16 integers, widened; and one half in every lane.

@@ -9,6 +9,7 @@
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/quantize.h"
+#include "kernels/fp8.h"
 #include "kernels/paged_kv.h"
 #include "kernels/quant_blocks.h"
 
@@ -56,6 +57,30 @@ struct KvQ8_0 {
   }
 };
 
+struct KvFp8 {
+  static constexpr KvDType kDType = KvDType::kFp8;
+  static constexpr int RowBytes(int head_dim) { return head_dim; }
+  static __device__ Float4 Widen(const std::byte* row, int i) {
+    const std::uint32_t word = *reinterpret_cast<const std::uint32_t*>(row + i);
+    Float4 out = {{Number(word << 24), Number(word << 16), Number(word << 8), Number(word)}};
+    // Four values are looked at together for NaNs, which hardly ever come: a carry into bit 7.
+    if ((((word & 0x7F7F7F7FU) + 0x01010101U) & 0x80808080U) != 0) {
+      for (int j = 0; j < 4; ++j) {
+        out.value[j] = Fp8ToFloat({static_cast<std::uint8_t>((word >> (8 * j)) & 0xFFU)});
+      }
+    }
+    return out;
+  }
+
+ private:
+  // The value of the highest byte, which is no NaN: as a float's bits it is 2^-120 of itself,
+  // subnormal or not (kernels are compiled without flushing of subnormals).
+  static __device__ float Number(std::uint32_t bits) {
+    const std::uint32_t small = (bits & 0x80000000U) | ((bits >> 4) & 0x07F00000U);
+    return BitsFloat(small) * 0x1p120F;
+  }
+};
+
 // First key row, or value row, of a head in a block; [block_size] rows.
 __device__ inline std::byte* KvRows(const KvLayerView& kv, std::int64_t block, int head,
                                     bool values) {
@@ -74,6 +99,8 @@ cudaError_t WithKvType(KvDType dtype, const F& f) {
       return f(KvF32{});
     case KvDType::kQ8_0:
       return f(KvQ8_0{});
+    case KvDType::kFp8:
+      return f(KvFp8{});
   }
   return cudaErrorInvalidValue;
 }

@@ -8,6 +8,7 @@
 #include "kernels/cuda/lanes16.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/quantize.h"
+#include "kernels/fp8.h"
 
 namespace millrace::cuda {
 namespace {
@@ -135,6 +136,18 @@ __device__ void StoreKvRow(KvF16, const float* row, int dim, int lane, bool stor
       halves.word[j] = low | (high << 16);
     }
     reinterpret_cast<Bytes16*>(out)[i] = halves;
+  }
+}
+
+__device__ void StoreKvRow(KvFp8, const float* row, int dim, int lane, bool store, std::byte* out) {
+  if (!store) return;
+  for (int i = lane; i < dim / 4; i += kLanes16) {
+    const Float4 x = reinterpret_cast<const Float4*>(row)[i];
+    std::uint32_t word = 0;
+    for (int j = 0; j < 4; ++j) {
+      word |= static_cast<std::uint32_t>(FloatToFp8(x.value[j]).bits) << (8 * j);
+    }
+    reinterpret_cast<std::uint32_t*>(out)[i] = word;
   }
 }
 

@@ -15,6 +15,7 @@
 #include "tests/cuda/device_array.h"
 #include "tests/cuda/expect_rows.h"
 #include "tests/kernels/float_test_support.h"
+#include "tests/kernels/fp8_reference.h"
 
 namespace millrace::cuda {
 namespace {
@@ -437,12 +438,35 @@ TEST_P(CudaAttention, MergesTheTokensOfAWave) {
 }
 
 std::string TypeName(const ::testing::TestParamInfo<KvDType>& info) {
-  constexpr const char* kNames[] = {"F16", "F32", "Q8_0"};
+  constexpr const char* kNames[] = {"F16", "F32", "Q8_0", "Fp8"};
   return kNames[static_cast<std::size_t>(info.param)];
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, CudaAttention,
-                         ::testing::Values(KvDType::kF16, KvDType::kF32, KvDType::kQ8_0), TypeName);
+                         ::testing::Values(KvDType::kF16, KvDType::kF32, KvDType::kQ8_0,
+                                           KvDType::kFp8),
+                         TypeName);
+
+// The only position has weight 1, so its value comes out as it is read.
+TEST(CudaAttentionOfFp8, ReadsEveryCode) {
+  std::mt19937_64 random(11);
+  const Shape shape = {.dtype = KvDType::kFp8, .head_dim = 256, .group = 1};
+  Step step = MakeStep(shape, {{1, 1}}, &random);
+  std::byte* value = step.view().values(step.block_table[0], 0);
+  for (int code = 0; code < 256; ++code) value[code] = static_cast<std::byte>(code);
+  Device device(step, MakePlan(step, 1, &random));
+  device.Attend(AttentionTile::kFew);
+  const std::vector<float> entry = device.Entries(0, 0);
+  for (int code = 0; code < 256; ++code) {
+    const float read = entry[static_cast<std::size_t>(code)];
+    if (code % 128 == 127) {
+      EXPECT_TRUE(std::isnan(read)) << code;
+    } else {
+      const double magnitude = testing::Fp8Magnitude(code % 128);
+      EXPECT_EQ(read, code < 128 ? magnitude : -magnitude) << code;
+    }
+  }
+}
 
 // More partitions than a batch of the merge, with every kind of entry, as no cache of a test holds.
 TEST(CudaAttentionMerge, MergesAnyNumberOfPartitionsInTheOrderOfTheCpu) {
@@ -520,8 +544,8 @@ TEST(CudaAttentionTile, FitsTheSharedMemoryOfABlock) {
     std::vector<KvDType> types;
   };
   const Limit limits[] = {
-      {99 * 1024, 128, {KvDType::kF16, KvDType::kQ8_0}},   // sm_120
-      {163 * 1024, 256, {KvDType::kF16, KvDType::kQ8_0}},  // sm_80
+      {99 * 1024, 128, {KvDType::kF16, KvDType::kQ8_0, KvDType::kFp8}},   // sm_120
+      {163 * 1024, 256, {KvDType::kF16, KvDType::kQ8_0, KvDType::kFp8}},  // sm_80
       {163 * 1024, 128, {KvDType::kF32}},
       {227 * 1024, 256, {KvDType::kF32}},  // sm_90
   };

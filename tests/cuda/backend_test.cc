@@ -285,7 +285,7 @@ TEST(CudaBackend, GivesTheBitsOfTheCpuForEveryArchitectureAndType) {
 }
 
 TEST(CudaBackend, GivesTheBitsOfTheCpuForEveryTypeOfCache) {
-  for (const KvDType kv : {KvDType::kF32, KvDType::kQ8_0}) {
+  for (const KvDType kv : {KvDType::kF32, KvDType::kQ8_0, KvDType::kFp8}) {
     ExpectTheCpusBits(kMoeModel, kv, 4, true);
   }
 }

@@ -15,9 +15,11 @@
 #include "kernels/cpu/norm.h"
 #include "kernels/cpu/rope.h"
 #include "kernels/dequantize.h"
+#include "kernels/fp8.h"
 #include "kernels/rope_angles.h"
 #include "tests/cuda/device_array.h"
 #include "tests/kernels/float_test_support.h"
+#include "tests/kernels/fp8_reference.h"
 
 namespace millrace::cuda {
 namespace {
@@ -106,14 +108,16 @@ void NormAndRotate(const Case& c, const Inputs& in, std::int32_t heads,
 void ExpectSameCache(const Case& c, const std::vector<std::byte>& actual,
                      const std::vector<std::byte>& expected) {
   ASSERT_EQ(actual.size(), expected.size());
+  // A value, or a block of q8_0, and how many of its bytes say whether it is NaN.
+  const auto step = static_cast<std::size_t>(KvRowBytes(c.dtype, KvHeadDimMultiple(c.dtype)));
+  const std::size_t scale = c.dtype == KvDType::kQ8_0 ? 2 : step;
   const auto floats_at = [&](const std::vector<std::byte>& bytes, std::size_t at) {
     std::uint32_t bits = 0;
-    std::memcpy(&bits, bytes.data() + at, c.dtype == KvDType::kF32 ? 4 : 2);
-    return c.dtype == KvDType::kF32 ? std::bit_cast<float>(bits)
-                                    : HalfToFloat(static_cast<HalfBits>(bits));
+    std::memcpy(&bits, bytes.data() + at, scale);
+    if (c.dtype == KvDType::kF32) return std::bit_cast<float>(bits);
+    if (c.dtype == KvDType::kFp8) return Fp8ToFloat({static_cast<std::uint8_t>(bits)});
+    return HalfToFloat(static_cast<HalfBits>(bits));
   };
-  const std::size_t step = c.dtype == KvDType::kF32 ? 4 : (c.dtype == KvDType::kF16 ? 2 : 34);
-  const std::size_t scale = c.dtype == KvDType::kF32 ? 4 : 2;
   for (std::size_t at = 0; at < actual.size(); at += step) {
     const bool both_nan = std::isnan(floats_at(actual, at)) && std::isnan(floats_at(expected, at));
     const std::size_t from = both_nan ? at + scale : at;
@@ -242,7 +246,7 @@ TEST_P(RopeAppendOfType, CarriesFaultsAndExtremesAsTheCpu) {
                   .kv_heads = 2,
                   .rotary_dim = 64,
                   .norms = false,
-                  .tokens = 6};
+                  .tokens = 7};
   Inputs in = MakeInputs(c, &random);
   const auto row = static_cast<std::size_t>(2 * 64);
   in.q[3] = kNan;
@@ -259,6 +263,14 @@ TEST_P(RopeAppendOfType, CarriesFaultsAndExtremesAsTheCpu) {
   in.v[5 * row] = 127.0F;  // the factor is 1, so these are ties
   for (std::size_t i = 1; i < 64; ++i) in.v[5 * row + i] = static_cast<float>(i) - 32.5F;
   in.v[5 * row + 32] = 127.0F;
+  for (std::size_t i = 0; i + 2 < row; ++i) {  // half way between two values of fp8: to even
+    const auto code = static_cast<int>(i);
+    in.v[6 * row + i] =
+        static_cast<float>((testing::Fp8Magnitude(code) + testing::Fp8Magnitude(code + 1)) *
+                           (i % 3 == 0 ? -0.5 : 0.5));
+  }
+  in.v[6 * row + 126] = 464.0F;  // half way from the largest to the next power of two
+  in.v[6 * row + 127] = -1e-3F;  // between 0 and the smallest
   ExpectAsOnCpu(c, in);
 }
 
@@ -276,12 +288,14 @@ TEST_P(RopeAppendOfType, RefusesWhatItCannotDo) {
 }
 
 std::string TypeName(const ::testing::TestParamInfo<KvDType>& info) {
-  constexpr const char* kNames[] = {"F16", "F32", "Q8_0"};
+  constexpr const char* kNames[] = {"F16", "F32", "Q8_0", "Fp8"};
   return kNames[static_cast<std::size_t>(info.param)];
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, RopeAppendOfType,
-                         ::testing::Values(KvDType::kF16, KvDType::kF32, KvDType::kQ8_0), TypeName);
+                         ::testing::Values(KvDType::kF16, KvDType::kF32, KvDType::kQ8_0,
+                                           KvDType::kFp8),
+                         TypeName);
 
 }  // namespace
 }  // namespace millrace::cuda

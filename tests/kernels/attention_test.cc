@@ -12,8 +12,10 @@
 #include <vector>
 
 #include "kernels/dequantize.h"
+#include "kernels/fp8.h"
 #include "kernels/reference/attention.h"
 #include "tests/kernels/float_test_support.h"
+#include "tests/kernels/fp8_reference.h"
 
 namespace millrace::cpu {
 namespace {
@@ -62,7 +64,7 @@ class Cache {
                     .head_dim = problem.head_dim,
                     .block_size = block_size,
                     .dtype = dtype};
-    // All ones is a NaN in either type.
+    // All ones is a NaN in every type.
     bytes_.assign(static_cast<std::size_t>(blocks * view_.layout.layer_block_bytes()),
                   std::byte{0xFF});
     view_.data = bytes_.data();
@@ -135,6 +137,12 @@ std::vector<float> Rounded(std::span<const float> row, KvDType dtype) {
   if (dtype == KvDType::kF16) {
     for (float& x : out) x = static_cast<float>(static_cast<_Float16>(x));
   }
+  if (dtype == KvDType::kFp8) {
+    for (float& x : out) {
+      const double magnitude = testing::Fp8Magnitude(testing::NearestFp8Code(x));
+      x = std::copysign(static_cast<float>(magnitude), x);
+    }
+  }
   for (std::size_t at = 0; dtype == KvDType::kQ8_0 && at < out.size(); at += 32) {
     float largest = 0.0F;
     for (std::size_t i = at; i < at + 32; ++i) largest = std::max(largest, std::abs(out[i]));
@@ -176,6 +184,8 @@ float Stored(const std::byte* row, std::int32_t i, KvDType dtype) {
       const BlockQ8_0& block = reinterpret_cast<const BlockQ8_0*>(row)[at / 32];
       return HalfToFloat(block.d) * static_cast<float>(block.q[at % 32]);
     }
+    case KvDType::kFp8:
+      return Fp8ToFloat(reinterpret_cast<const Fp8*>(row)[at]);
   }
   return 0.0F;
 }
@@ -208,7 +218,7 @@ TEST_P(AttentionOfType, GivesTheSameBitsOnEveryLevelAndStaysNearTheTruth) {
   };
   constexpr Shape kShapes[] = {{64, 2, 4, 1},    {64, 1, 1, 17},  {128, 2, 8, 255},
                                {128, 1, 8, 256}, {80, 2, 3, 257}, {96, 1, 2, 1100},
-                               {32, 3, 1, 513},  {256, 1, 2, 40}};
+                               {32, 3, 1, 513},  {256, 1, 2, 40}, {24, 2, 3, 70}};
   for (const Shape& s : kShapes) {
     if (s.head_dim % KvHeadDimMultiple(GetParam()) != 0) continue;
     SCOPED_TRACE("head_dim " + std::to_string(s.head_dim) + " context " +
@@ -309,14 +319,82 @@ TEST_P(AttentionOfType, KeepsScoresOfAnySizeFinite) {
   }
 }
 
+// A request with a fault in its cache must end, not go on with other numbers.
+TEST_P(AttentionOfType, LetsNoFaultOfTheCacheGoUnseen) {
+  std::mt19937_64 random(6);
+  const Problem sound = MakeProblem(64, 1, 2, 40, &random);
+  for (const float fault : {testing::kNan, testing::kInfinity, -testing::kInfinity}) {
+    for (std::vector<float> Problem::*const rows : {&Problem::keys, &Problem::values}) {
+      Problem problem = sound;
+      (problem.*rows)[problem.KvRow(17, 0) + 5] = fault;
+      // A key of minus infinity, times a query, may be the lowest score and count for nothing.
+      if (rows == &Problem::keys) {
+        for (float& x : problem.q) x = std::copysign(x, fault);
+      }
+      for (const AttentionVariant& variant : AttentionVariants()) {
+        if (variant.dtype != GetParam() || !CanRun(variant.isa)) continue;
+        SCOPED_TRACE(variant.name);
+        const Cache cache(problem, 16, GetParam(), variant, &random);
+        const std::vector<float> out = Attend(problem, cache, variant, 39, 1);
+        EXPECT_FALSE(std::all_of(out.begin(), out.end(), [](float x) { return std::isfinite(x); }));
+      }
+    }
+  }
+}
+
 // Not in the macro: a comma inside braces parts its arguments.
 std::string TypeName(const ::testing::TestParamInfo<KvDType>& info) {
-  constexpr const char* kNames[] = {"F16", "F32", "Q8_0"};
+  constexpr const char* kNames[] = {"F16", "F32", "Q8_0", "Fp8"};
   return kNames[static_cast<std::size_t>(info.param)];
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, AttentionOfType,
-                         ::testing::Values(KvDType::kF16, KvDType::kF32, KvDType::kQ8_0), TypeName);
+                         ::testing::Values(KvDType::kF16, KvDType::kF32, KvDType::kQ8_0,
+                                           KvDType::kFp8),
+                         TypeName);
+
+// The only position has weight 1, so its value comes out as it is read, from the middle of rows and
+// from their ends.
+TEST(AttentionOfFp8, ReadsEveryCodeOnEveryLevel) {
+  for (const AttentionVariant& variant : AttentionVariants()) {
+    if (variant.dtype != KvDType::kFp8 || !CanRun(variant.isa)) continue;
+    SCOPED_TRACE(variant.name);
+    for (const std::int32_t head_dim : {256, 250, 129, 7, 1}) {
+      for (std::int32_t first = 0; first < 256; first += head_dim) {
+        const auto n = static_cast<std::size_t>(head_dim);
+        std::vector<std::byte> bytes(2 * 16 * n);  // keys are 0
+        const KvLayerView kv = {bytes.data(), {1, 1, head_dim, 16, KvDType::kFp8}};
+        for (std::int32_t i = 0; i < head_dim; ++i) {
+          kv.values(0, 0)[i] = static_cast<std::byte>((first + i) % 256);
+        }
+        const std::vector<float> q(n, 1.0F);
+        const std::int32_t zero = 0;
+        std::vector<float> entry(n + 2);
+        AttentionPartialParams params;
+        params.kv = kv;
+        params.group = 1;
+        params.block_table = params.queries = params.positions = &zero;
+        params.num_queries = 1;
+        params.q = q.data();
+        params.q_stride = head_dim;
+        params.scale = 1.0F;
+        params.partials = entry.data();
+        params.partial_query_stride = head_dim + 2;
+        variant.partial(params);
+        for (std::int32_t i = 0; i < head_dim; ++i) {
+          const int code = (first + i) % 256;
+          const float value = entry[static_cast<std::size_t>(i)];
+          if (code % 128 == 127) {
+            ASSERT_TRUE(std::isnan(value)) << code;
+          } else {
+            const double magnitude = testing::Fp8Magnitude(code % 128);
+            ASSERT_EQ(value, code < 128 ? magnitude : -magnitude) << code;
+          }
+        }
+      }
+    }
+  }
+}
 
 TEST(KvAppend, RoundsToTheTypeOfTheCacheAndTouchesNothingElse) {
   std::mt19937_64 random(4);

@@ -20,6 +20,11 @@ void KvAppendQ8_0(const KvLayerView& kv, std::int32_t block, std::int32_t head, 
   AppendRow<LanesAvx2, BlockQ8_0>(kv, block, head, slot, key, value);
 }
 
+void KvAppendFp8(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
+                 const float* key, const float* value) {
+  AppendRow<LanesAvx2, Fp8>(kv, block, head, slot, key, value);
+}
+
 void AttentionPartialF16(const AttentionPartialParams& params) {
   PartialUnit<LanesAvx2, HalfBits>(params);
 }
@@ -30,6 +35,10 @@ void AttentionPartialF32(const AttentionPartialParams& params) {
 
 void AttentionPartialQ8_0(const AttentionPartialParams& params) {
   PartialUnit<LanesAvx2, BlockQ8_0>(params);
+}
+
+void AttentionPartialFp8(const AttentionPartialParams& params) {
+  PartialUnit<LanesAvx2, Fp8>(params);
 }
 
 void AttentionMerge(const float* partials, std::int64_t stride, std::int32_t num_partitions,

@@ -124,7 +124,7 @@ TEST(BlockPool, KeepsItsPromisesOverRandomCalls) {
 // FALSIFY-PKV-007: offsets are those of [block][head][K, V][slot][dim], and nothing else lives
 // there.
 TEST(KvLayout, PlacesEveryRowByTheLayoutAlone) {
-  for (const KvDType dtype : {KvDType::kF16, KvDType::kF32, KvDType::kQ8_0}) {
+  for (const KvDType dtype : {KvDType::kF16, KvDType::kF32, KvDType::kQ8_0, KvDType::kFp8}) {
     for (const std::int32_t block_size : {16, 32, 64}) {
       const KvLayout layout = {.num_layers = 3,
                                .num_kv_heads = 2,
@@ -153,6 +153,8 @@ TEST(KvLayout, TakesTheBytesOfTheFormula) {
   layout.dtype = KvDType::kF32;
   EXPECT_EQ(layout.bytes_per_token(), 196608);
   EXPECT_EQ(layout.block_bytes(), 32 * 196608);
+  layout.dtype = KvDType::kFp8;
+  EXPECT_EQ(layout.bytes_per_token(), 49152);
 }
 
 }  // namespace

@@ -300,12 +300,14 @@ TEST_P(BatchInvariance, SequencesThatShareTheBlocksOfAPrefixHaveTheBitsTheyHaveA
 
 // Not in the macro: a comma inside braces parts its arguments.
 std::string TypeName(const ::testing::TestParamInfo<KvDType>& info) {
-  constexpr const char* kNames[] = {"F16", "F32", "Q8_0"};
+  constexpr const char* kNames[] = {"F16", "F32", "Q8_0", "Fp8"};
   return kNames[static_cast<std::size_t>(info.param)];
 }
 
 INSTANTIATE_TEST_SUITE_P(CacheTypes, BatchInvariance,
-                         ::testing::Values(KvDType::kF16, KvDType::kF32, KvDType::kQ8_0), TypeName);
+                         ::testing::Values(KvDType::kF16, KvDType::kF32, KvDType::kQ8_0,
+                                           KvDType::kFp8),
+                         TypeName);
 
 }  // namespace
 }  // namespace millrace
