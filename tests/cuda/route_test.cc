@@ -158,7 +158,7 @@ TEST(CudaRoute, RefusesWhatItHasNoRoomFor) {
 TEST(CudaRoute, RoutesAndPlansFewTokensInOneKernelAsInTwo) {
   std::mt19937_64 random(4);
   for (const Case& c : {Case{1, 128, 8}, Case{2, 128, 8}, Case{9, 128, 8}, Case{64, 128, 8},
-                        Case{33, 60, 4}, Case{5, 512, 10}, Case{3, 16, 2}}) {
+                        Case{33, 60, 4}, Case{40, 256, 8}, Case{5, 512, 10}, Case{3, 16, 2}}) {
     SCOPED_TRACE(c.tokens);
     const std::vector<float> logits = RandomLogits(c, &random);
     const Routed separate = RouteOnGpu(c, logits, c.tokens);
