@@ -96,7 +96,7 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& device, 
   if (device != "auto") return WithContext("--device " + device, cuda.status());
   // An image for CPUs has no module: nothing to tell.
   if (!absl::IsUnimplemented(cuda.status())) {
-    Log(LogLevel::kInfo, "serving on the CPU", {{"no_cuda", std::string(cuda.status().message())}});
+    Log(LogLevel::kInfo, "using the CPU", {{"no_cuda", std::string(cuda.status().message())}});
   }
   return MakeCpuBackend(threads, cpu_isa, weight_cache);
 }

@@ -387,6 +387,26 @@ class Agreement(unittest.TestCase):
                      "NetworkPolicy", "Namespace", "ServiceAccount"):
             self.assertIn(kind, {r["kind"] for r in resources("cpu")})
 
+    def test_the_overlay_that_the_documentation_shows_changes_image_model_and_memory(self):
+        text = (ROOT / "docs/kubernetes.md").read_text()
+        example = re.search(r"```yaml\n(namespace: .*?)```", text, flags=re.DOTALL)[1]
+        base = ROOT / "k8s/base"
+        with tempfile.TemporaryDirectory() as folder:
+            folder = pathlib.Path(os.path.realpath(folder))
+            to = os.path.relpath(ROOT / "k8s", folder)
+            example = example.replace("[../cpu]", f"[{to}/overlays/cpu]").replace("../../components", f"{to}/components")
+            (folder / "kustomization.yaml").write_text(example)
+            for name in ("millrace.conf", "model.env"):
+                (folder / name).write_text((base / name).read_text().replace("Instruct-Q4_K_M", "Instruct-Q6_K"))
+            found = list(yaml.safe_load_all(kustomize(folder)))
+        mine = manifests.Manifests(found)
+        self.assertEqual(manifests.problems(found, FACTS), [])
+        self.assertEqual([schema_problem(r) for r in found], [None] * len(found))
+        self.assertEqual(mine.server["image"], "registry.example/millrace:0.1.0")
+        self.assertLessEqual({"cpu": "16", "memory": "40Gi"}.items(), mine.server["resources"]["limits"].items())
+        self.assertIn("Q6_K", mine.config["model"])
+        self.assertIn("Q6_K", mine.model_env["MODEL_FILE"])
+
     def test_the_model_may_lie_on_a_volume_that_outlives_the_pods(self):
         with tempfile.TemporaryDirectory() as folder:
             to = os.path.relpath(ROOT / "k8s", os.path.realpath(folder))
