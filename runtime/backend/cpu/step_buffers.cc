@@ -4,6 +4,7 @@
 
 #include "base/status.h"
 #include "kernels/cpu/quantize.h"
+#include "runtime/backend/carver.h"
 
 namespace millrace::cpu {
 namespace {
@@ -11,24 +12,6 @@ namespace {
 constexpr std::int64_t kLine = 64;
 // What attention's partials may take beyond one token's: some tokens of a long context at a time.
 constexpr std::int64_t kPartialBytes = std::int64_t{32} << 20;
-
-// Hands out consecutive pieces; with a null base it only counts.
-class Carver {
- public:
-  explicit Carver(std::byte* base) : base_(base) {}
-
-  template <typename T>
-  T* Take(std::int64_t count) {
-    T* const out = base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + used_);
-    used_ += (count * static_cast<std::int64_t>(sizeof(T)) + kLine - 1) / kLine * kLine;
-    return out;
-  }
-  std::int64_t used() const { return used_; }
-
- private:
-  std::byte* const base_;
-  std::int64_t used_ = 0;
-};
 
 // Rows of k values, rounded up so that the row of any format fits.
 std::int64_t QuantisedBytes(ActivationFormat format, std::int64_t k) {
@@ -75,7 +58,7 @@ StepBuffers Carve(const ProgramDims& d, const BackendLimits& limits, Carver* car
 }  // namespace
 
 std::int64_t StepBuffers::Bytes(const ProgramDims& dims, const BackendLimits& limits) {
-  Carver carver(nullptr);
+  Carver carver(nullptr, kLine);
   Carve(dims, limits, &carver);
   return carver.used();
 }
@@ -84,7 +67,7 @@ absl::StatusOr<StepBuffers> StepBuffers::Allocate(const ProgramDims& dims,
                                                   const BackendLimits& limits) {
   MILLRACE_ASSIGN_OR_RETURN(HugeBuffer memory,
                             HugeBuffer::Allocate(Bytes(dims, limits), "scratch of a step"));
-  Carver carver(memory.data());
+  Carver carver(memory.data(), kLine);
   StepBuffers out = Carve(dims, limits, &carver);
   out.memory = std::move(memory);
   return out;

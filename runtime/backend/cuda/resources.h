@@ -15,6 +15,10 @@
 
 namespace millrace::cuda {
 
+// Pieces of one allocation begin at multiples of this: whole sectors of memory, and more than any
+// load of a kernel wants.
+inline constexpr std::int64_t kPieceAlignment = 256;
+
 struct FreeDevice {
   void operator()(std::byte* memory) const { cudaFree(memory); }
 };

@@ -6,7 +6,7 @@
 #include "kernels/cuda/activations.h"
 #include "kernels/cuda/sampling.h"
 #include "kernels/paged_kv.h"
-#include "runtime/backend/cuda/carver.h"
+#include "runtime/backend/carver.h"
 
 namespace millrace::cuda {
 namespace {
@@ -79,7 +79,7 @@ std::int64_t MaxPartials(const ProgramDims& dims, const BackendLimits& limits) {
 }
 
 std::int64_t StepBuffers::Bytes(const ProgramDims& dims, const BackendLimits& limits) {
-  Carver carver(nullptr);
+  Carver carver(nullptr, kPieceAlignment);
   Carve(dims, limits, &carver);
   return carver.used();
 }
@@ -88,7 +88,7 @@ absl::StatusOr<StepBuffers> StepBuffers::Allocate(const ProgramDims& dims,
                                                   const BackendLimits& limits) {
   MILLRACE_ASSIGN_OR_RETURN(DeviceMemory memory,
                             DeviceMemory::Allocate(Bytes(dims, limits), "scratch"));
-  Carver carver(memory.data());
+  Carver carver(memory.data(), kPieceAlignment);
   StepBuffers buffers = Carve(dims, limits, &carver);
   buffers.memory = std::move(memory);
   return buffers;

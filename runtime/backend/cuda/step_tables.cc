@@ -6,7 +6,7 @@
 
 #include "base/math.h"
 #include "base/status.h"
-#include "runtime/backend/cuda/carver.h"
+#include "runtime/backend/carver.h"
 #include "runtime/backend/cuda/cuda_status.h"
 
 namespace millrace::cuda {
@@ -54,7 +54,7 @@ StepTables::Sizes StepTables::SizesFor(const BackendLimits& limits, std::int64_t
 
 TablePointers StepTables::Carve(const Sizes& sizes, std::byte* base, std::int64_t* fixed_bytes,
                                 std::int64_t* all_bytes) {
-  Carver carver(base);
+  Carver carver(base, kPieceAlignment);
   TablePointers p;
   p.num_tokens = carver.Take<std::int32_t>(1);
   p.num_logits = carver.Take<std::int32_t>(1);
