@@ -2,9 +2,9 @@
 // by the include path of millrace::cuda_emulation, so that the same sources compile against it.
 //
 // Work that is put on a stream runs as late as CUDA allows, when something waits for it: so a
-// missing wait shows as old data. Device memory begins as NaNs and ends where a protected page
-// begins. What the emulated machine is and what goes wrong on it is set in
-// tests/cuda/emulation/machine.h.
+// missing wait shows as old data. Device memory begins as NaNs, ends where a protected page
+// begins, and cannot be touched by the host. What the emulated machine is and what goes wrong on it
+// is set in tests/cuda/emulation/machine.h.
 //
 // Test code. Thread-safe.
 #ifndef MILLRACE_TESTS_CUDA_EMULATION_CUDA_RUNTIME_H_

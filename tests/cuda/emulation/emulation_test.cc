@@ -99,6 +99,16 @@ __global__ void Stage(const int* in, int* out, bool wait) {
   out[i] = shared[i];
 }
 
+TEST_F(EmulationTest, TheHostCannotTouchDeviceMemory) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const auto touch = [] {
+    emulation::Start({});
+    DeviceArray<int> out(kThreads);
+    *static_cast<volatile int*>(out.data()) = 1;
+  };
+  EXPECT_DEATH(touch(), "");
+}
+
 TEST_F(EmulationTest, ACopyThatNobodyAwaitsIsNotThere) {
   DeviceArray<int> in(kThreads);
   DeviceArray<int> out(kThreads);

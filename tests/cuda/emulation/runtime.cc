@@ -130,7 +130,15 @@ class Runtime {
     *pointer = begin + body - rounded;
     (device ? device_ : host_)[*pointer] = {mapping, body + 2 * PageBytes(), bytes};
     if (device) device_bytes_ += bytes;
+    if (device) mprotect(begin, body, PROT_NONE);
     return cudaSuccess;
+  }
+  // Device memory is for kernels and copies; the host may not touch it.
+  void Protect(int protection) {
+    for (const auto& [pointer, allocation] : device_) {
+      mprotect(static_cast<std::byte*>(allocation.mapping) + PageBytes(),
+               allocation.mapped - 2 * PageBytes(), protection);
+    }
   }
   cudaError_t Free(void* pointer, bool device) {
     if (pointer == nullptr) return cudaSuccess;
@@ -140,6 +148,7 @@ class Runtime {
     if (sticky_ == cudaSuccess) {
       for (Stream* stream : streams_) DrainTo(stream, stream->put);
     }
+    if (device) Protect(PROT_READ | PROT_WRITE);
     const auto* bytes = static_cast<const unsigned char*>(pointer);
     for (std::size_t i = it->second.bytes; i % 16 != 0; ++i) {
       if (bytes[i] == 0xFF) continue;
@@ -149,6 +158,7 @@ class Runtime {
     if (device) device_bytes_ -= it->second.bytes;
     munmap(it->second.mapping, it->second.mapped);
     allocations.erase(it);
+    if (device) Protect(PROT_NONE);
     return cudaSuccess;
   }
 
@@ -176,7 +186,11 @@ class Runtime {
       stream->queue.pop_front();
       ++stream->done;
       // After a fault nothing runs on this device any more.
-      if (sticky_ == cudaSuccess) work.run();
+      if (sticky_ == cudaSuccess) {
+        Protect(PROT_READ | PROT_WRITE);
+        work.run();
+        Protect(PROT_NONE);
+      }
     }
     return true;
   }
