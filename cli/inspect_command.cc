@@ -181,6 +181,7 @@ void PrintJson(const ModelInspection& model, const Findings& found, bool tensors
                                 {"kv_bytes_per_token",
                                  {{"f16", model.kv_bytes_per_token_f16},
                                   {"q8_0", model.kv_bytes_per_token_q8_0},
+                                  {"fp8", model.kv_bytes_per_token_fp8},
                                   {"f32", model.kv_bytes_per_token_f32}}}};
   for (const auto& [type, total] : TotalsByType(*model.file)) {
     out["tensor_types"][type] = {{"tensors", total.tensors}, {"bytes", total.bytes}};
@@ -235,7 +236,8 @@ void PrintSummary(const ModelInspection& model, const Findings& found) {
   PrintLine("chat template", found.chat_template);
   PrintLine("context", absl::StrCat(model.trained_context, " tokens, trained"));
   std::string kv = absl::StrCat(model.kv_bytes_per_token_f16, " bytes a token in f16, ",
-                                model.kv_bytes_per_token_f32, " in f32");
+                                model.kv_bytes_per_token_f32, " in f32, ",
+                                model.kv_bytes_per_token_fp8, " in fp8");
   if (model.kv_bytes_per_token_q8_0 > 0) {
     absl::StrAppend(&kv, ", ", model.kv_bytes_per_token_q8_0, " in q8_0");
   }

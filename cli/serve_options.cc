@@ -51,7 +51,8 @@ void AddModelFlags(CLI::App* app, ServeOptions* options, Raw* raw) {
                   "Context in tokens; auto: the model's, or what memory holds")
       ->capture_default_str();
   app->add_option("--kv-dtype", raw->kv_dtype,
-                  "Type of the KV cache: f16, f32 or q8_0 (half the memory of f16)")
+                  "Type of the KV cache: f16, f32, q8_0 or fp8 (E4M3); the last two take half the "
+                  "memory of f16")
       ->capture_default_str();
   app->add_option("--block-size", options->load.block_size,
                   "Tokens in a block of the KV cache: 16, 32 or 64")
@@ -134,7 +135,6 @@ absl::Status RefuseLaterFlags(const ServeOptions& options, const Raw& raw) {
   for (std::size_t i = 0; i < kLaterFlags.size(); ++i) {
     if (!raw.later[i].empty()) return later(kLaterFlags[i]);
   }
-  if (raw.kv_dtype == "fp8") return later("--kv-dtype fp8");
   return absl::OkStatus();
 }
 
@@ -174,7 +174,7 @@ absl::Status Resolve(const Raw& raw, ServeOptions* options) {
   MILLRACE_ASSIGN_OR_RETURN(options->load.kv_cache_bytes,
                             ParseAmount("--kv-cache-bytes", raw.kv_cache_bytes, true));
   const std::optional<KvDType> kv_dtype = ParseKvDType(raw.kv_dtype);
-  if (!kv_dtype) return Wrong("--kv-dtype", raw.kv_dtype, "f16, f32 or q8_0");
+  if (!kv_dtype) return Wrong("--kv-dtype", raw.kv_dtype, kKvDTypeChoices);
   options->load.kv_dtype = *kv_dtype;
   MILLRACE_ASSIGN_OR_RETURN(options->scheduler.itl_target,
                             ParseTime("--itl-target", raw.itl_target_ms, 1e-3));

@@ -177,6 +177,7 @@ std::optional<KvDType> ParseKvDType(std::string_view name) {
   if (name == "f16") return KvDType::kF16;
   if (name == "f32") return KvDType::kF32;
   if (name == "q8_0") return KvDType::kQ8_0;
+  if (name == "fp8") return KvDType::kFp8;
   return std::nullopt;
 }
 
@@ -223,6 +224,7 @@ absl::StatusOr<ModelInspection> InspectModel(const LoadOptions& options) {
   out.trained_context = static_cast<std::uint32_t>(transformer.config().context_length);
   out.kv_bytes_per_token_f16 = KvBytesPerToken(limits.kv, KvDType::kF16);
   out.kv_bytes_per_token_f32 = KvBytesPerToken(limits.kv, KvDType::kF32);
+  out.kv_bytes_per_token_fp8 = KvBytesPerToken(limits.kv, KvDType::kFp8);
   if (transformer.config().head_dim % KvHeadDimMultiple(KvDType::kQ8_0) == 0) {
     out.kv_bytes_per_token_q8_0 = KvBytesPerToken(limits.kv, KvDType::kQ8_0);
   }

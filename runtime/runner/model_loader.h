@@ -20,8 +20,8 @@
 
 namespace millrace {
 
-// What --kv-dtype takes: f16, f32, q8_0.
-inline constexpr char kKvDTypeChoices[] = "f16, f32 or q8_0";
+// What --kv-dtype takes.
+inline constexpr char kKvDTypeChoices[] = "f16, f32, q8_0 or fp8";
 std::optional<KvDType> ParseKvDType(std::string_view name);
 
 struct LoadOptions {
@@ -85,6 +85,7 @@ struct ModelInspection {
   std::uint32_t trained_context = 0;
   std::uint64_t kv_bytes_per_token_f16 = 0;
   std::uint64_t kv_bytes_per_token_f32 = 0;
+  std::uint64_t kv_bytes_per_token_fp8 = 0;
   std::uint64_t kv_bytes_per_token_q8_0 = 0;  // 0 where the heads do not allow it
   std::uint64_t weight_bytes_per_token = 0;   // read for a step of one sequence
   std::int64_t available_bytes = 0;           // on this machine now

@@ -183,6 +183,19 @@ class Generate(unittest.TestCase):
         self.assertIn("vllm:num_requests_waiting", {k.split("{")[0] for k in metrics})
 
 
+class EveryTypeOfCache(unittest.TestCase):
+    def test_tells_a_story_in_a_cache_of_its_bytes(self):
+        for dtype, bytes_per_token in (("f32", 6144), ("f16", 3072), ("q8_0", 1632), ("fp8", 1536)):
+            with self.subTest(dtype), Server("--kv-dtype", dtype) as server:
+                info = server.stub.GetModelInfo(pb.GetModelInfoRequest())
+                self.assertEqual(info.kv_bytes_per_token, bytes_per_token)
+                prompt = chat("Tell me a story about a bear named Pip. " * 4)
+                first, again = (generate(server, prompt, max_new_tokens=60) for _ in range(2))
+                self.assertIn("Pip", first.text)
+                self.assertGreater(again.usage.cached_tokens, 0)  # reads what the first one wrote
+                self.assertEqual(first.token_ids, again.token_ids)
+
+
 class BadRequests(unittest.TestCase):
     @classmethod
     def setUpClass(cls):

@@ -28,9 +28,9 @@ void CompareTop(std::span<const float> row, const nlohmann::json& top, Deviation
   }
 }
 
-Deviation TeacherForce(const std::string& path) {
+Deviation TeacherForce(const std::string& path, KvDType kv = KvDType::kF32) {
   LoadOptions options = SmallOptions(path);
-  options.kv_dtype = KvDType::kF32;
+  options.kv_dtype = kv;
   const LoadedModel model = MustLoad(options);
   Deviation out;
   if (!model.runner) return out;
@@ -61,6 +61,15 @@ TEST(DemoModel, InFourBitsMakesNearlyAllTheChoicesOfItsOriginal) {
   // Weights of 4 bits move logits by about half a unit; the original's choices that lead by less
   // may fall otherwise. The bar for random models is 70 %; a trained one is surer of itself.
   EXPECT_GE(deviation.same, deviation.choices * 9 / 10);
+}
+
+// What a cache of 8 bits costs beside weights of 4: less than they do.
+TEST(DemoModel, WithACacheOf8BitsMakesNearlyAllTheChoicesOfItsOriginal) {
+  for (const KvDType kv : {KvDType::kQ8_0, KvDType::kFp8}) {
+    const Deviation deviation = TeacherForce("models/story-moe-q4_k_m.gguf", kv);
+    EXPECT_EQ(deviation.choices, 3 * 48);
+    EXPECT_GE(deviation.same, deviation.choices * 9 / 10);
+  }
 }
 
 TEST(DemoModel, InHalfPrecisionMakesTheChoicesOfTransformers) {
