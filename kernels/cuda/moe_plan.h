@@ -15,8 +15,7 @@ namespace millrace::cuda {
 
 // All pointers are the device's. R = *num_tokens * experts_per_token rows.
 struct MoePlanParams {
-  // [*num_tokens][experts_per_token], in [0, num_experts), the expert of each rank; null for a
-  // dense feed-forward: one expert (num_experts 1) that every token takes (experts_per_token 1).
+  // [*num_tokens][experts_per_token], in [0, num_experts), the expert of each rank.
   const std::int32_t* experts = nullptr;
   const std::int32_t* num_tokens = nullptr;  // [1], at most max_tokens
   std::int32_t max_tokens = 0;

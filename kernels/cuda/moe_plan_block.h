@@ -37,9 +37,7 @@ __device__ inline void MakeMoePlan(const MoePlanParams& params, int* shared) {
   const int experts = params.num_experts;
   const int rows = *params.num_tokens * params.experts_per_token;
   const CountingSortSpace space = CountingSortSpaceAt(shared, threads / kWarpSize, experts);
-  const auto expert_of = [&params](int slot) {
-    return params.experts == nullptr ? 0 : params.experts[slot];
-  };
+  const auto expert_of = [&params](int slot) { return params.experts[slot]; };
 
   CountBins(rows, experts, space, expert_of);
   for (int e = thread; e <= experts; e += threads) params.offsets[e] = space.starts[e];

@@ -32,8 +32,8 @@ std::size_t Rows(const Sizes& sizes) {
   return static_cast<std::size_t>(sizes.tokens * sizes.experts_per_token);
 }
 
-// The plan of `chosen`; empty: dense. Memory holds what `sizes` need and no more, though the grid
-// is for more tokens.
+// The plan of `chosen`. Memory holds what `sizes` need and no more, though the grid is for more
+// tokens.
 Plan PlanOnGpu(const Sizes& sizes, const std::vector<std::int32_t>& chosen,
                std::int32_t max_tokens) {
   const std::size_t rows = Rows(sizes);
@@ -45,7 +45,7 @@ Plan PlanOnGpu(const Sizes& sizes, const std::vector<std::int32_t>& chosen,
   DeviceArray<std::int32_t> slots(rows);
   DeviceArray<std::int32_t> statistics(experts);
   MoePlanParams params;
-  params.experts = chosen.empty() ? nullptr : device_chosen.data();
+  params.experts = device_chosen.data();
   params.num_tokens = num_tokens.data();
   params.max_tokens = max_tokens;
   params.experts_per_token = sizes.experts_per_token;
@@ -65,8 +65,7 @@ void ExpectThePlanOfTheCpu(const Sizes& sizes, const std::vector<std::int32_t>& 
                std::to_string(sizes.experts_per_token) + " of " + std::to_string(sizes.experts));
   const Plan plan = PlanOnGpu(sizes, chosen, sizes.tokens + 50);
   cpu::MoePlan expected;
-  expected.Build(chosen.empty() ? std::vector<std::int32_t>(Rows(sizes)) : chosen,
-                 sizes.experts_per_token, sizes.experts);
+  expected.Build(chosen, sizes.experts_per_token, sizes.experts);
   EXPECT_EQ(plan.tokens, expected.tokens);
   EXPECT_EQ(plan.slots, expected.slots);
   std::vector<std::int32_t> counts(static_cast<std::size_t>(sizes.experts));
@@ -125,10 +124,6 @@ TEST(CudaMoePlan, GroupsExpertsOfAnyNumberOfRows) {
 TEST(CudaMoePlan, PutsAllRowsOnOneExpertInTheirOrder) {
   const Sizes sizes = {100, 1, 128};
   ExpectThePlanOfTheCpu(sizes, std::vector<std::int32_t>(100, 77));
-}
-
-TEST(CudaMoePlan, ServesADenseFeedForwardAsOneExpert) {
-  for (const std::int32_t tokens : {1, 16, 33, 200}) ExpectThePlanOfTheCpu({tokens, 1, 1}, {});
 }
 
 TEST(CudaMoePlan, IsEmptyWithoutTokens) {
