@@ -1,41 +1,65 @@
-// The end of a feed-forward: the chosen experts' outputs by their weights, added to the residual;
-// and the plain sum of two rows. To the bit the operations of kernels/cpu/moe.h (combine, add).
-// Host code; thread-safe. Owns nothing.
+// The outputs of a token's experts by their weights: to the bit the sum of kernels/cpu/moe.h
+// (combine), before the residual is added to it. Device code. Owns nothing.
 #ifndef MILLRACE_KERNELS_CUDA_COMBINE_H_
 #define MILLRACE_KERNELS_CUDA_COMBINE_H_
 
-#include <cuda_runtime.h>
-
 #include <cstdint>
+
+#include "kernels/cuda/device.h"
 
 namespace millrace::cuda {
 
-// y[t][i] = x[t][i] + fma(w[K-1], e[K-1][i], ... fma(w[1], e[1][i], w[0] * e[0][i])), where e[r] is
-// row t * K + r of `rows`. All pointers are the device's, rows contiguous.
-struct CombineParams {
-  const float* x = nullptr;                  // [*num_tokens][width], the residual
-  const float* rows = nullptr;               // [*num_tokens * K][width], by slot
-  const float* weights = nullptr;            // [*num_tokens][K]
-  const std::int32_t* num_tokens = nullptr;  // [1], at most max_tokens
-  std::int32_t max_tokens = 0;
-  std::int32_t experts_per_token = 0;  // K >= 1
-  std::int32_t width = 0;
-  float* y = nullptr;    // [*num_tokens][width]; may be x
-  bool chained = false;  // kernels/cuda/launch.h
-};
-cudaError_t LaunchCombine(const CombineParams& params, cudaStream_t stream);
+// Ranks whose values are asked for before the first is used: those of most models.
+inline constexpr int kCombineAhead = 8;
 
-// y[t][i] = a[t][i] + b[t][i].
-struct AddParams {
-  const float* a = nullptr;                  // [*num_tokens][width]
-  const float* b = nullptr;                  // [*num_tokens][width]
-  const std::int32_t* num_tokens = nullptr;  // [1], at most max_tokens
-  std::int32_t max_tokens = 0;
-  std::int32_t width = 0;
-  float* y = nullptr;    // [*num_tokens][width]; may be either
-  bool chained = false;  // kernels/cuda/launch.h
+// Neighbouring floats that a thread loads at once.
+template <int kValues>
+struct alignas(kValues * sizeof(float)) Values {
+  float at[kValues];
 };
-cudaError_t LaunchAdd(const AddParams& params, cudaStream_t stream);
+
+template <int kValues>
+__device__ inline Values<kValues> LoadValues(const float* p) {
+  return *reinterpret_cast<const Values<kValues>*>(p);
+}
+template <int kValues>
+__device__ inline void StoreValues(float* p, const Values<kValues>& values) {
+  *reinterpret_cast<Values<kValues>*>(p) = values;
+}
+
+// Ranks [first, first + kCombineAhead) of the sum, or as many of the `ranks` as there are; rank r's
+// values begin at rows + r * width. The first of all is a product.
+template <int kValues>
+__device__ inline void AddRanks(const float* rows, std::int64_t width, const float* weights,
+                                int ranks, int first, Values<kValues>* sum) {
+  Values<kValues> e[kCombineAhead];
+  float w[kCombineAhead];
+#pragma unroll
+  for (int r = 0; r < kCombineAhead; ++r) {
+    if (first + r >= ranks) continue;
+    e[r] = LoadValues<kValues>(rows + std::int64_t{first + r} * width);
+    w[r] = weights[first + r];
+  }
+#pragma unroll
+  for (int r = 0; r < kCombineAhead; ++r) {
+    if (first + r >= ranks) continue;
+#pragma unroll
+    for (int i = 0; i < kValues; ++i) {
+      sum->at[i] = first + r == 0 ? w[r] * e[r].at[i] : Fma(w[r], e[r].at[i], sum->at[i]);
+    }
+  }
+}
+
+// fma(w[K-1], e[K-1], ... fma(w[1], e[1], w[0] * e[0])) of all K = `ranks`, at least one.
+template <int kValues>
+__device__ inline Values<kValues> CombineRanks(const float* rows, std::int64_t width,
+                                               const float* weights, int ranks) {
+  Values<kValues> sum = {};
+  for (int first = 0; first < ranks; first += kCombineAhead) {
+    AddRanks<kValues>(rows, width, weights, ranks, first, &sum);
+  }
+  return sum;
+}
 
 }  // namespace millrace::cuda
 

@@ -2,6 +2,7 @@
 // computes it, from shared memory; loads, products and quantisation are everybody's.
 #include "kernels/cuda/norm.h"
 
+#include "kernels/cuda/combine.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/lanes16.h"
 #include "kernels/cuda/launch.h"
@@ -30,21 +31,36 @@ __device__ float SumOfSquares(const float* row, int padded) {
   return Sum16(sum);
 }
 
-// Fills the row in shared memory with x, or x + add; each thread the elements that it alone uses
-// until the barrier.
-__device__ void LoadRow(const NormParams& params, int r, std::int64_t from, float* row) {
-  float* x = params.x + from * params.x_stride;
+// Fills the row in shared memory, up to whole vectors of 16, with row `from` of x.
+__device__ void LoadRow(const NormParams& params, std::int64_t from, float* row) {
+  const float* x = params.x + from * params.x_stride;
   const int thread = static_cast<int>(threadIdx.x);
   for (int i = thread; i < PaddedTo16(params.n); i += kNormThreads) {
-    float value = i < params.n ? x[i] : 0.0F;
-    if (params.add != nullptr && i < params.n) {
-      value = value + params.add[std::int64_t{r} * params.n + i];
-      x[i] = value;
-    }
-    row[i] = value;
+    row[i] = i < params.n ? x[i] : 0.0F;
   }
 }
 
+// The same with what the row's experts computed added, kValues at a time.
+template <int kValues>
+__device__ void LoadRowAndExperts(const NormParams& params, std::int64_t from, float* row) {
+  float* x = params.x + from * params.x_stride;
+  const std::int64_t slot = from * params.experts_per_token;
+  const float* experts = params.expert_rows + slot * params.n;
+  const int thread = static_cast<int>(threadIdx.x);
+  for (int i = kValues * thread; i < params.n; i += kValues * kNormThreads) {
+    Values<kValues> value = LoadValues<kValues>(x + i);
+    const Values<kValues> sum = CombineRanks<kValues>(
+        experts + i, params.n, params.expert_weights + slot, params.experts_per_token);
+#pragma unroll
+    for (int v = 0; v < kValues; ++v) value.at[v] = value.at[v] + sum.at[v];
+    if (params.row_index == nullptr) StoreValues<kValues>(x + i, value);
+    StoreValues<kValues>(row + i, value);
+  }
+  for (int i = params.n + thread; i < PaddedTo16(params.n); i += kNormThreads) row[i] = 0.0F;
+}
+
+// kExperts: how many values of experts are added at a time; 0: none are.
+template <int kExperts>
 __global__ void __launch_bounds__(kNormThreads) NormKernel(NormParams params) {
   const int padded = PaddedTo16(params.n);
   float* row = BlockShared<float>();
@@ -60,7 +76,11 @@ __global__ void __launch_bounds__(kNormThreads) NormKernel(NormParams params) {
   for (int i = thread; i < params.n; i += kNormThreads) weight[i] = params.weight[i];
   const std::int64_t from = params.row_index == nullptr ? r : params.row_index[r];
   AwaitPrevious();
-  LoadRow(params, r, from, row);
+  if constexpr (kExperts > 0) {
+    LoadRowAndExperts<kExperts>(params, from, row);
+  } else {
+    LoadRow(params, from, row);
+  }
   LetNextBegin();
   SyncBlock();
   if (thread < kWarpSize) {
@@ -102,7 +122,12 @@ __global__ void __launch_bounds__(kQuantizeThreads) QuantizeKernel(QuantizeParam
 cudaError_t LaunchNorm(const NormParams& params, cudaStream_t stream) {
   const LaunchShape shape = {dim3(static_cast<unsigned>(params.max_rows)), dim3(kNormThreads),
                              NormSharedBytes(params.n), params.chained};
-  return Launch(NormKernel, shape, stream, params);
+  if (params.expert_rows == nullptr) return Launch(NormKernel<0>, shape, stream, params);
+  // In 16 bytes where all rows are aligned to them.
+  if (params.n % 4 == 0 && params.x_stride % 4 == 0) {
+    return Launch(NormKernel<4>, shape, stream, params);
+  }
+  return Launch(NormKernel<1>, shape, stream, params);
 }
 
 cudaError_t LaunchQuantize(const QuantizeParams& params, cudaStream_t stream) {

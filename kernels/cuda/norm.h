@@ -1,5 +1,7 @@
 // Root mean square norm of rows, and its result in every format that readers read: to the bit
-// kernels/cpu/norm.h followed by kernels/cpu/quantize.h. Host code; thread-safe. Owns nothing.
+// kernels/cpu/norm.h followed by kernels/cpu/quantize.h. The end of the feed-forward before it, the
+// sum of the chosen experts' outputs, can come first, as kernels/cpu/moe.h (combine) has it. Host
+// code; thread-safe. Owns nothing.
 #ifndef MILLRACE_KERNELS_CUDA_NORM_H_
 #define MILLRACE_KERNELS_CUDA_NORM_H_
 
@@ -11,8 +13,8 @@
 
 namespace millrace::cuda {
 
-// All pointers are the device's. Of a chained launch the kernel just before may write x and add,
-// but none of the rest.
+// All pointers are the device's. Of a chained launch the kernel just before may write x,
+// expert_rows and expert_weights, but none of the rest.
 struct NormParams {
   float* x = nullptr;  // [..][n], x_stride floats from row to row
   std::int64_t x_stride = 0;
@@ -23,8 +25,13 @@ struct NormParams {
   const std::int32_t* row_index = nullptr;  // [*num_rows]
   const std::int32_t* num_rows = nullptr;   // [1], at most max_rows
   std::int32_t max_rows = 0;
-  // Where not null, x = x + add comes first, and x keeps it. REQUIRES: then row_index is null.
-  const float* add = nullptr;  // [*num_rows][n]
+  // Where not null, what the K experts of a row computed is added to it first:
+  //   x[i] = x[i] + fma(w[K-1], e[K-1][i], ... fma(w[1], e[1][i], w[0] * e[0][i])),
+  // where e[r] is row K * row + r of expert_rows. x keeps the sum where row_index is null; else
+  // it stays as it is, since a row may be asked for twice.
+  const float* expert_rows = nullptr;     // [rows of x * K][n]
+  const float* expert_weights = nullptr;  // [rows of x][K]
+  std::int32_t experts_per_token = 0;     // K >= 1
   // Row r of the result. REQUIRES: n is a multiple of 32 for q8x32, of 256 for q8x256.
   ActivationRows out;
   bool chained = false;  // kernels/cuda/launch.h

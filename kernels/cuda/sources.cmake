@@ -3,7 +3,6 @@
 set(MILLRACE_CUDA_KERNELS
   attention.cu
   attention_merge.cu
-  combine.cu
   embed.cu
   int8_peak.cu
   matmul.cu

@@ -41,7 +41,6 @@ std::vector<float> NormOnCpu(std::vector<float> x, const std::vector<float>& wei
 
 struct Options {
   std::vector<std::int32_t> row_index;  // empty: none
-  std::vector<float> add;               // empty: none
   bool chained = true;
 };
 
@@ -52,7 +51,6 @@ void ExpectNormOfCpu(std::int32_t rows, std::int32_t n, const std::vector<float>
   DeviceArray<float> device_x(x);
   DeviceArray<float> device_weight(weight);
   DeviceArray<std::int32_t> index(options.row_index);
-  DeviceArray<float> add(options.add);
   DeviceArray<std::int32_t> num_rows(std::vector<std::int32_t>{rows});
   constexpr std::int32_t kMore = 2;  // rows of the grid that are not there
   ActivationArrays out(rows + kMore, n);
@@ -65,20 +63,17 @@ void ExpectNormOfCpu(std::int32_t rows, std::int32_t n, const std::vector<float>
   if (!options.row_index.empty()) params.row_index = index.data();
   params.num_rows = num_rows.data();
   params.max_rows = rows + kMore;
-  if (!options.add.empty()) params.add = add.data();
   params.out = out.rows();
   params.chained = options.chained;
   ASSERT_EQ(LaunchNorm(params, nullptr), cudaSuccess);
   ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
   ASSERT_EQ(cudaGetLastError(), cudaSuccess);
 
-  std::vector<float> expected_x = x;
-  for (std::size_t i = 0; i < options.add.size(); ++i) expected_x[i] = x[i] + options.add[i];
-  ExpectSameBits(device_x.Read(), expected_x);
+  ExpectSameBits(device_x.Read(), x);
   for (std::int32_t r = 0; r < rows; ++r) {
     const std::int32_t from =
         options.row_index.empty() ? r : options.row_index[static_cast<std::size_t>(r)];
-    out.ExpectRow(r, NormOnCpu(RowOf(expected_x, from, n), weight));
+    out.ExpectRow(r, NormOnCpu(RowOf(x, from, n), weight));
   }
   for (std::int32_t r = rows; r < rows + kMore; ++r) out.ExpectUntouched(r);
 }
@@ -99,25 +94,15 @@ TEST(CudaNorm, TakesManyRowsAndNone) {
   const std::vector<float> weight = RandomFloats(256, &random);
   for (const std::int32_t rows : {0, 2, 3, 33, 128}) {
     ExpectNormOfCpu(rows, 256, RandomFloats(static_cast<std::size_t>(rows) * 256, &random), weight,
-                    {.row_index = {}, .add = {}, .chained = false});
+                    {.row_index = {}, .chained = false});
   }
 }
 
 TEST(CudaNorm, TakesTheRowsThatAreAskedFor) {
   std::mt19937_64 random(3);
   const std::vector<float> weight = RandomFloats(512, &random);
-  const Options options = {.row_index = {6, 0, 3, 3}, .add = {}};
+  const Options options = {.row_index = {6, 0, 3, 3}};
   ExpectNormOfCpu(4, 512, RandomFloats(7 * 512, &random), weight, options);
-}
-
-TEST(CudaNorm, AddsFirstAndKeepsTheSum) {
-  std::mt19937_64 random(4);
-  for (const std::int32_t n : {17, 2048}) {
-    const auto size = static_cast<std::size_t>(3 * n);
-    const std::vector<float> weight = RandomFloats(static_cast<std::size_t>(n), &random);
-    const std::vector<float> x = RandomFloats(size, &random);
-    ExpectNormOfCpu(3, n, x, weight, {.row_index = {}, .add = RandomFloats(size, &random)});
-  }
 }
 
 TEST(CudaNorm, CarriesFaultsAndExtremesAsTheCpu) {

@@ -5,7 +5,6 @@
 #include <variant>
 
 #include "base/check.h"
-#include "kernels/cuda/combine.h"
 #include "kernels/cuda/embed.h"
 #include "kernels/cuda/norm.h"
 #include "kernels/cuda/rope_append.h"
@@ -44,7 +43,7 @@ Executor::Executor(const Program* program, const BackendLimits& limits, const De
       buffers_(buffers),
       tables_(tables),
       kv_data_(kv_data),
-      chained_(device.major >= 9) {}
+      chained_(device.chains) {}
 
 cudaError_t Executor::Run(const StepShape& shape, int slot, cudaStream_t stream) {
   shape_ = &shape;
@@ -111,7 +110,7 @@ void Executor::Multiply(const MatmulParams& params) {
   Note(LaunchMatmul(params, {.multiprocessors = device_.multiprocessors}, stream_));
 }
 
-void Executor::Norm(WeightId weight, const ActivationRows& out) {
+NormParams Executor::OverRows(WeightId weight, const ActivationRows& out) const {
   NormParams params;
   params.x = buffers_->x;
   params.x_stride = dims_.hidden;
@@ -120,9 +119,14 @@ void Executor::Norm(WeightId weight, const ActivationRows& out) {
   params.eps = dims_.norm_eps;
   params.num_rows = tables_->device().num_tokens;
   params.max_rows = shape_->tokens;
+  if (stage_ > 0 && std::holds_alternative<ExpertsStage>(program_.stages[stage_ - 1])) {
+    params.expert_rows = buffers_->down;
+    params.expert_weights = buffers_->route_weights;
+    params.experts_per_token = dims_.experts_per_token;
+  }
   params.out = out;
   params.chained = chained_;
-  Note(LaunchNorm(params, stream_));
+  return params;
 }
 
 void Executor::operator()(const EmbedStage& stage) {
@@ -152,7 +156,7 @@ void Executor::operator()(const EmbedStage& stage) {
 
 void Executor::operator()(const NormQkvStage& stage) {
   const ActivationRows rows = RowsFor(buffers_->hidden_rows, {stage.q, stage.k, stage.v});
-  Norm(stage.norm, rows);
+  Note(LaunchNorm(OverRows(stage.norm, rows), stream_));
   MatmulParams params = OverTokens(dims_.hidden);
   const WeightId weights[] = {stage.q, stage.k, stage.v};
   const WeightId biases[] = {stage.q_bias, stage.k_bias, stage.v_bias};
@@ -278,7 +282,9 @@ MoePlanParams Executor::Plan(std::int32_t layer) const {
 
 void Executor::operator()(const NormRouterStage& stage) {
   const ExpertsStage& experts = Next<ExpertsStage>();
-  Norm(stage.norm, RowsFor(buffers_->hidden_rows, {stage.router, experts.gate, experts.up}));
+  const ActivationRows rows =
+      RowsFor(buffers_->hidden_rows, {stage.router, experts.gate, experts.up});
+  Note(LaunchNorm(OverRows(stage.norm, rows), stream_));
   MatmulParams params = OverTokens(dims_.hidden);
   params.num_matrices = 1;
   params.matrices[0] = Matrix(stage.router, buffers_->hidden_rows);
@@ -295,7 +301,7 @@ void Executor::operator()(const NormRouterStage& stage) {
 bool Executor::pairs_unsorted() const { return shape_->tokens <= kMaxUnsortedTokens; }
 
 // Rows of `gate`, `up` and the feed-forward's activations are slots (token * K + rank) while pairs
-// are unsorted, else rows of the plan.
+// are unsorted, else rows of the plan. The norm of the next stage adds up what stands in `down`.
 void Executor::operator()(const ExpertsStage& stage) {
   const std::int32_t k = dims_.experts_per_token;
   MatmulParams params = OverTokens(dims_.hidden);
@@ -336,23 +342,11 @@ void Executor::operator()(const ExpertsStage& stage) {
   params.rows_per_x = 1;
   params.y_rows = pairs_unsorted() ? nullptr : buffers_->row_slots;
   Multiply(params);
-
-  CombineParams combine;
-  combine.x = buffers_->x;
-  combine.rows = buffers_->down;
-  combine.weights = buffers_->route_weights;
-  combine.num_tokens = tables_->device().num_tokens;
-  combine.max_tokens = shape_->tokens;
-  combine.experts_per_token = k;
-  combine.width = dims_.hidden;
-  combine.y = buffers_->x;
-  combine.chained = chained_;
-  Note(LaunchCombine(combine, stream_));
 }
 
 void Executor::operator()(const DenseFfnStage& stage) {
   const ActivationRows rows = RowsFor(buffers_->hidden_rows, {stage.gate, stage.up});
-  Norm(stage.norm, rows);
+  Note(LaunchNorm(OverRows(stage.norm, rows), stream_));
   MatmulParams params = OverTokens(dims_.hidden);
   params.num_matrices = 2;
   params.matrices[0] = Matrix(stage.gate, rows);
@@ -382,17 +376,10 @@ void Executor::operator()(const DenseFfnStage& stage) {
 void Executor::operator()(const NormHeadStage& stage) {
   if (shape_->logits == 0) return;
   const TablePointers& tables = tables_->device();
-  NormParams norm;
-  norm.x = buffers_->x;
-  norm.x_stride = dims_.hidden;
-  norm.weight = weights_->Get(stage.norm).vector();
-  norm.n = dims_.hidden;
-  norm.eps = dims_.norm_eps;
+  NormParams norm = OverRows(stage.norm, RowsFor(buffers_->hidden_rows, {stage.head}));
   norm.row_index = tables.logit_rows;
   norm.num_rows = tables.num_logits;
   norm.max_rows = shape_->logits;
-  norm.out = RowsFor(buffers_->hidden_rows, {stage.head});
-  norm.chained = chained_;
   Note(LaunchNorm(norm, stream_));
 
   MatmulParams params;

@@ -18,6 +18,7 @@
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/moe_plan.h"
+#include "kernels/cuda/norm.h"
 #include "kernels/cuda/route.h"
 #include "runtime/backend/backend.h"
 #include "runtime/backend/cuda/device.h"
@@ -33,7 +34,7 @@ class Executor {
  public:
   // All pointers outlive the executor; kv_data is [num_layers] layers of the layout's bytes, in
   // device memory. REQUIRES: the program is what Transformer emits (an attention stage is followed
-  // by its output projection, a router by its experts).
+  // by its output projection, a router by its experts, those by a stage that begins with a norm).
   Executor(const Program* program, const BackendLimits& limits, const DeviceFacts& device,
            const WeightStore* weights, const StepBuffers* buffers, const StepTables* tables,
            std::byte* kv_data);
@@ -68,7 +69,8 @@ class Executor {
   // All tokens of the step; one launch.
   MatmulParams OverTokens(std::int64_t k) const;
   void Multiply(const MatmulParams& params);
-  void Norm(WeightId weight, const ActivationRows& out);
+  // All tokens of the step, after the sum of the experts' outputs where they come before it.
+  NormParams OverRows(WeightId weight, const ActivationRows& out) const;
   KvLayerView KvLayer(std::int32_t layer) const;
   void Attend(const AttentionStage& stage, std::size_t wave);
   RouteParams Route(const NormRouterStage& stage) const;
