@@ -119,11 +119,16 @@ absl::Status StepTables::ReserveSamples(std::int64_t bytes, cudaStream_t stream)
     // Steps in flight read what is replaced.
     MILLRACE_RETURN_IF_ERROR(ToStatus(cudaStreamSynchronize(stream), "waiting for a step"));
   }
-  MILLRACE_ASSIGN_OR_RETURN(device_samples_, DeviceMemory::Allocate(bytes, "rows to sample"));
+  // All or nothing: the old memory serves on where there is no new.
+  MILLRACE_ASSIGN_OR_RETURN(DeviceMemory device, DeviceMemory::Allocate(bytes, "rows to sample"));
+  std::vector<PinnedMemory> pinned(kSlots);
+  for (PinnedMemory& memory : pinned) {
+    MILLRACE_ASSIGN_OR_RETURN(memory, PinnedMemory::Allocate(bytes, "rows to sample on the host"));
+  }
+  device_samples_ = std::move(device);
+  pinned_samples_ = std::move(pinned);
   device_.samples = device_samples_.data();
   for (std::size_t slot = 0; slot < kSlots; ++slot) {
-    MILLRACE_ASSIGN_OR_RETURN(pinned_samples_[slot],
-                              PinnedMemory::Allocate(bytes, "rows to sample on the host"));
     host_[slot].samples = pinned_samples_[slot].data();
   }
   moved_ = !first;
