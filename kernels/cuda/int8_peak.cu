@@ -75,4 +75,12 @@ cudaError_t LaunchInt8Peak(const Int8PeakParams& params, cudaStream_t stream) {
       params);
 }
 
+// All kernels are compiled for the same devices.
+cudaError_t CompiledFor(int* capability) {
+  cudaFuncAttributes attributes = {};
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, Int8PeakKernel);
+  *capability = attributes.ptxVersion;
+  return error;
+}
+
 }  // namespace millrace::cuda

@@ -1,5 +1,6 @@
 // As many int8 matrix instructions as a device can do, on numbers in registers: the limit that
-// products of quantised weights are held against (millrace bench --probe). Host code; thread-safe.
+// products of quantised weights are held against (millrace bench --probe); and for which devices
+// the kernels were compiled. Host code; thread-safe.
 #ifndef MILLRACE_KERNELS_CUDA_INT8_PEAK_H_
 #define MILLRACE_KERNELS_CUDA_INT8_PEAK_H_
 
@@ -26,6 +27,10 @@ struct Int8PeakParams {
 std::int32_t Int8PeakSum(int lane, std::int32_t rounds);
 
 cudaError_t LaunchInt8Peak(const Int8PeakParams& params, cudaStream_t stream);
+
+// The compute capability, times ten, that this build's kernels were compiled for, of those that the
+// current device can run: 90 for compute_90. cudaErrorNoKernelImageForDevice where it can run none.
+cudaError_t CompiledFor(int* capability);
 
 }  // namespace millrace::cuda
 

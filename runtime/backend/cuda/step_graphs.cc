@@ -10,8 +10,9 @@ namespace millrace::cuda {
 
 absl::StatusOr<GraphExec> StepGraphs::Capture(const StepShape& shape, int slot,
                                               cudaStream_t stream) {
-  MILLRACE_RETURN_IF_ERROR(ToStatus(
-      cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capturing a step"));
+  // Relaxed: loading a kernel for its first launch may take memory, as other modes forbid.
+  MILLRACE_RETURN_IF_ERROR(
+      ToStatus(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed), "capturing a step"));
   const cudaError_t put = executor_->Run(shape, slot, stream);
   cudaGraph_t graph = nullptr;
   const cudaError_t ended = cudaStreamEndCapture(stream, &graph);

@@ -2,9 +2,10 @@
 // by the include path of millrace::cuda_emulation, so that the same sources compile against it.
 //
 // Work that is put on a stream runs as late as CUDA allows, when something waits for it: so a
-// missing wait shows as old data. Device memory begins as NaNs, ends where a protected page
-// begins, and cannot be touched by the host. What the emulated machine is and what goes wrong on it
-// is set in tests/cuda/emulation/machine.h.
+// missing wait shows as old data; so does a copy from pageable memory, which has only been read
+// when cudaMemcpy returns. Device memory begins as NaNs, ends where a protected page begins, and
+// cannot be touched by the host. What the emulated machine is and what goes wrong on it is set in
+// tests/cuda/emulation/machine.h.
 //
 // Test code. Thread-safe.
 #ifndef MILLRACE_TESTS_CUDA_EMULATION_CUDA_RUNTIME_H_
@@ -47,7 +48,9 @@ enum cudaError_t {
   cudaErrorDevicesUnavailable = 46,
   cudaErrorNoDevice = 100,
   cudaErrorInvalidDevice = 101,
+  cudaErrorNoKernelImageForDevice = 209,
   cudaErrorEccUncorrectable = 214,
+  cudaErrorInvalidResourceHandle = 400,
   cudaErrorNotReady = 600,
   cudaErrorIllegalAddress = 700,
   cudaErrorLaunchTimeout = 702,
@@ -73,7 +76,11 @@ enum cudaMemcpyKind {
   cudaMemcpyDeviceToDevice,
   cudaMemcpyDefault,
 };
-enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal };
+enum cudaStreamCaptureMode {
+  cudaStreamCaptureModeGlobal,
+  cudaStreamCaptureModeThreadLocal,
+  cudaStreamCaptureModeRelaxed,
+};
 inline constexpr unsigned cudaStreamNonBlocking = 1;
 inline constexpr unsigned cudaEventDefault = 0;
 inline constexpr unsigned cudaEventBlockingSync = 1;
@@ -162,7 +169,13 @@ struct cudaLaunchConfig_t {
 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 
+// Of a kernel: what the code that runs was compiled for, 90 for compute_90.
+struct cudaFuncAttributes {
+  int ptxVersion;
+};
+
 namespace millrace::emulation {
+cudaError_t DescribeCode(cudaFuncAttributes* attributes);
 cudaError_t PutLaunch(const cudaLaunchConfig_t& config, const void* kernel,
                       std::function<void()> body);
 cudaError_t RaiseSharedLimit(const void* kernel, int bytes);
@@ -171,6 +184,11 @@ cudaError_t RaiseSharedLimit(const void* kernel, int bytes);
 template <typename... Params>
 cudaError_t cudaFuncSetAttribute(void (*kernel)(Params...), cudaFuncAttribute, int value) {
   return millrace::emulation::RaiseSharedLimit(reinterpret_cast<const void*>(kernel), value);
+}
+
+template <typename... Params>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, void (*)(Params...)) {
+  return millrace::emulation::DescribeCode(attributes);
 }
 
 // Arguments are copied at the launch, as CUDA does.

@@ -1,6 +1,7 @@
 // The emulated GPU shows the mistakes it is there to show.
 #include <cstdint>
 #include <random>
+#include <thread>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -248,6 +249,35 @@ TEST_F(EmulationTest, AChainedKernelAwaitsTheOneBefore) {
   ASSERT_EQ(Launch(NeverAwaits, {dim3(1), dim3(32), 0, true}, nullptr, value.data()), cudaSuccess);
   cudaDeviceSynchronize();
   EXPECT_THAT(emulation::LastFault(), ::testing::HasSubstr("never awaits the previous"));
+}
+
+TEST_F(EmulationTest, ACopyFromPageableMemoryIsThereWhenTheDefaultStreamIsAwaited) {
+  DeviceArray<int> value(1);
+  value.Fill(std::vector<int>{5});
+  ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+  cudaStream_t stream = nullptr;
+  ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
+  value.Fill(std::vector<int>{7});
+  ASSERT_EQ(Launch(Increment, {dim3(1), dim3(32)}, stream, value.data()), cudaSuccess);
+  ASSERT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+  EXPECT_EQ(value.Read(), std::vector<int>{7});  // over what the kernel made of the 5
+  ASSERT_EQ(Launch(Increment, {dim3(1), dim3(32)}, stream, value.data()), cudaSuccess);
+  ASSERT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+  EXPECT_EQ(value.Read(), std::vector<int>{8});
+  EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
+}
+
+TEST_F(EmulationTest, AThreadLaunchesOnStreamsOfItsDeviceOnly) {
+  emulation::Start({.devices = 2});
+  DeviceArray<int> value(1);
+  ASSERT_EQ(cudaSetDevice(1), cudaSuccess);
+  cudaStream_t stream = nullptr;
+  ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
+  const auto launch = [&] { return Launch(Increment, {dim3(1), dim3(32)}, stream, value.data()); };
+  EXPECT_EQ(launch(), cudaSuccess);
+  std::thread([&] { EXPECT_EQ(launch(), cudaErrorInvalidResourceHandle); }).join();
+  EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
+  EXPECT_EQ(cudaSetDevice(0), cudaSuccess);
 }
 
 TEST_F(EmulationTest, PlannedFaultsComeWhenTheyAreDue) {

@@ -18,6 +18,11 @@ struct Machine {
   int major = 9;
   int minor = 0;
   std::size_t memory_bytes = std::size_t{4} << 30;
+  std::size_t shared_bytes = 227 * 1024;  // that a block may have; of an H200
+  // The compute capability, times ten, that the kernels were compiled for; 0: the build has no code
+  // for this machine. Below 90 kernels cannot await the one before, so launching one chained is a
+  // fault.
+  int compiled_for = 90;
   std::uint64_t seed = 1;  // of the orders in which things run; MILLRACE_EMULATION_SEED overrides
 };
 

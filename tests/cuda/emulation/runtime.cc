@@ -47,6 +47,7 @@ class Stream {
   std::int64_t put = 0;   // pieces so far
   std::int64_t done = 0;  // of them
   Graph* capture = nullptr;
+  int device = 0;
 };
 
 class Event {
@@ -95,7 +96,11 @@ class Runtime {
     kernels_ = 0;
     fault_.clear();
     shared_limits_.clear();
-    for (Stream* stream : streams_) *stream = Stream();
+    for (Stream* stream : streams_) {
+      const int device = stream->device;
+      *stream = Stream();
+      stream->device = device;
+    }
   }
 
   // The error that a call ends with: a sticky one, a planned one, or `own`.
@@ -160,6 +165,15 @@ class Runtime {
     allocations.erase(it);
     if (device) Protect(PROT_NONE);
     return cudaSuccess;
+  }
+
+  bool IsPinned(const void* pointer) {
+    const Lock lock(mutex_);
+    const auto after = host_.upper_bound(const_cast<void*>(pointer));
+    if (after == host_.begin()) return false;
+    const auto& [begin, allocation] = *std::prev(after);
+    return static_cast<const std::byte*>(pointer) <
+           static_cast<const std::byte*>(begin) + allocation.bytes;
   }
 
   cudaError_t Put(Stream* stream, std::function<void()> run) {
@@ -239,6 +253,9 @@ class Runtime {
   std::map<const void*, int> shared_limits_;
   std::set<const void*> launched_;  // kernels that ran, of all Starts
 };
+
+// As CUDA has it: a thread begins with device 0, whatever others chose.
+thread_local int current_device = 0;
 
 // At the end of the process: writes to the file MILLRACE_KERNELS_RAN where the kernels begin that
 // ran.
@@ -323,17 +340,32 @@ cudaError_t PutLaunch(const cudaLaunchConfig_t& config, const void* kernel,
       config.dynamicSmemBytes > static_cast<std::size_t>(allowed)) {
     return runtime.Finish(cudaErrorInvalidValue);
   }
+  if (config.stream != nullptr && config.stream->device != current_device) {
+    return runtime.Finish(cudaErrorInvalidResourceHandle);
+  }
+  if (shape.chained && runtime.machine_.compiled_for < 90) {
+    runtime.SetFault("a chained kernel that was compiled for a GPU that has no such launches");
+  }
   return runtime.Finish(
       runtime.Put(config.stream, [&runtime, kernel, shape, body = std::move(body)] {
         runtime.RunKernel(kernel, shape, body);
       }));
 }
 
+cudaError_t DescribeCode(cudaFuncAttributes* attributes) {
+  Runtime& runtime = Runtime::Get();
+  const Lock lock(runtime.mutex_);
+  if (runtime.machine_.compiled_for == 0) return runtime.Finish(cudaErrorNoKernelImageForDevice);
+  attributes->ptxVersion = runtime.machine_.compiled_for;
+  return runtime.Finish(cudaSuccess);
+}
+
 cudaError_t RaiseSharedLimit(const void* kernel, int bytes) {
   Runtime& runtime = Runtime::Get();
   const Lock lock(runtime.mutex_);
-  constexpr int kMostOfABlock = 227 * 1024;  // sm_90
-  if (bytes > kMostOfABlock) return runtime.Finish(cudaErrorInvalidValue);
+  if (static_cast<std::size_t>(bytes) > runtime.machine_.shared_bytes) {
+    return runtime.Finish(cudaErrorInvalidValue);
+  }
   runtime.shared_limits_[kernel] = bytes;
   return runtime.Finish(cudaSuccess);
 }
@@ -341,6 +373,7 @@ cudaError_t RaiseSharedLimit(const void* kernel, int bytes) {
 }  // namespace millrace::emulation
 
 using millrace::emulation::Call;
+using millrace::emulation::current_device;
 using millrace::emulation::Event;
 using millrace::emulation::Graph;
 using millrace::emulation::GraphExec;
@@ -381,6 +414,10 @@ const char* cudaGetErrorName(cudaError_t error) {
       return "cudaErrorNoDevice";
     case cudaErrorInvalidDevice:
       return "cudaErrorInvalidDevice";
+    case cudaErrorNoKernelImageForDevice:
+      return "cudaErrorNoKernelImageForDevice";
+    case cudaErrorInvalidResourceHandle:
+      return "cudaErrorInvalidResourceHandle";
     case cudaErrorEccUncorrectable:
       return "cudaErrorECCUncorrectable";
     case cudaErrorNotReady:
@@ -423,8 +460,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
     *properties = {};
     std::snprintf(properties->name, sizeof(properties->name), "Emulated GPU");
     properties->totalGlobalMem = runtime->machine_.memory_bytes;
-    properties->sharedMemPerBlockOptin = 227 * 1024;  // as an H200 has them
-    properties->multiProcessorCount = 132;
+    properties->sharedMemPerBlockOptin = runtime->machine_.shared_bytes;
+    properties->multiProcessorCount = 132;  // as an H200 has them
     properties->l2CacheSize = 60 << 20;
     properties->major = runtime->machine_.major;
     properties->minor = runtime->machine_.minor;
@@ -433,7 +470,9 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
 }
 cudaError_t cudaSetDevice(int device) {
   return Do(std::nullopt, [&](Runtime* runtime, Lock*) {
-    return device >= 0 && device < runtime->machine_.devices ? cudaSuccess : cudaErrorInvalidDevice;
+    if (device < 0 || device >= runtime->machine_.devices) return cudaErrorInvalidDevice;
+    current_device = device;
+    return cudaSuccess;
   });
 }
 cudaError_t cudaDriverGetVersion(int* version) {
@@ -494,6 +533,17 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
   });
 }
 cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
+  if (kind == cudaMemcpyHostToDevice && !Runtime::Get().IsPinned(from)) {
+    // CUDA returns when it has read pageable memory; streams that do not wait for the default one
+    // may see what was there before.
+    const auto* bytes_of = static_cast<const std::byte*>(from);
+    return Do(Call::kMemcpy, [&](Runtime* runtime, Lock*) {
+      return runtime->Put(nullptr,
+                          [to, staged = std::vector<std::byte>(bytes_of, bytes_of + bytes)] {
+                            if (!staged.empty()) std::memcpy(to, staged.data(), staged.size());
+                          });
+    });
+  }
   const cudaError_t error = cudaMemcpyAsync(to, from, bytes, kind, nullptr);
   return error != cudaSuccess ? error : cudaStreamSynchronize(nullptr);
 }
@@ -512,6 +562,7 @@ cudaError_t cudaMemset(void* pointer, int value, std::size_t bytes) {
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   return Do(std::nullopt, [&](Runtime* runtime, Lock*) {
     *stream = new Stream;
+    (*stream)->device = current_device;
     runtime->Remember(*stream);
     return cudaSuccess;
   });

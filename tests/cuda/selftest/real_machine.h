@@ -21,6 +21,8 @@ struct Machine {
   int major = 9;
   int minor = 0;
   std::size_t memory_bytes = std::size_t{4} << 30;
+  std::size_t shared_bytes = 227 * 1024;
+  int compiled_for = 90;
   std::uint64_t seed = 1;
 
   bool operator==(const Machine&) const = default;
