@@ -9,9 +9,11 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
+#include "kernels/cuda/attention.h"
 #include "runtime/backend/cuda/cuda_backend.h"
 #include "runtime/backend/factory.h"
 #include "runtime/model/transformer.h"
@@ -356,6 +358,54 @@ Step SmallStep() {
   step.logit_rows = {1};
   step.samples = {SampleRow{.params = {.temperature = 0}}};
   return step;
+}
+
+TEST(CudaBackend, IsDrivenByAnotherThreadThanTheOneThatLoaded) {
+  emulation::Start({.devices = 2});
+  std::thread([] {
+    auto made = CudaBackend::Create({.device = 1, .threads = 2});
+    const Loaded cuda = Load(*std::move(made), kMoeModel, KvDType::kF16);
+    std::thread([&cuda] {
+      const Step step = SmallStep();
+      const auto ticket = cuda.backend->Launch(step.Input());
+      ASSERT_TRUE(ticket.ok()) << ticket.status();
+      const auto output = cuda.backend->Await(*ticket);
+      EXPECT_TRUE(output.ok()) << output.status();
+    }).join();
+  }).join();
+  emulation::Start({});
+}
+
+TEST(CudaBackend, ChainsKernelsOnlyWhereTheirCodeWaitsForTheOneBefore) {
+  emulation::Start({.major = 12, .compiled_for = 80});
+  const Loaded cuda = Load(Cuda(true), kMoeModel, KvDType::kF16);
+  const Step step = SmallStep();
+  const auto output = cuda.backend->Await(cuda.backend->Launch(step.Input()).value());
+  EXPECT_TRUE(output.ok()) << output.status() << emulation::LastFault();
+  EXPECT_THAT(RefusalOf({.compiled_for = 0}), HasSubstr("this build has no kernels for"));
+}
+
+TEST(CudaBackend, NamesACacheThatItsGpuHasTooLittleSharedMemoryFor) {
+  const auto file = GgufFile::Open(kMoeModel).value();
+  const Transformer model(ReadModelConfig(*file).value());
+  const std::int32_t head_dim = model.Dims().head_dim;
+  std::size_t most = 0;
+  for (const AttentionTileInfo& tile : kAttentionTiles) {
+    most = std::max(most, AttentionSharedBytes(tile.tile, KvDType::kF16, head_dim));
+  }
+  for (const KvDType kv : {KvDType::kF16, KvDType::kF32}) {
+    emulation::Start({.shared_bytes = most});
+    const auto backend = Cuda(true);
+    const Program program = model.Load(*file, backend.get(), nullptr).value();
+    const absl::Status prepared = backend->Prepare(program, Limits(program.dims, kv));
+    if (kv == KvDType::kF16) {
+      EXPECT_TRUE(prepared.ok()) << prepared;
+    } else {
+      EXPECT_EQ(prepared.code(), absl::StatusCode::kUnimplemented);
+      EXPECT_THAT(std::string(prepared.message()), HasSubstr("bytes of shared memory"));
+    }
+  }
+  emulation::Start({});
 }
 
 TEST(CudaBackend, PassesOnEveryFaultOfTheDevice) {

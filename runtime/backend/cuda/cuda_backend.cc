@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status.h"
+#include "kernels/cuda/attention.h"
 #include "kernels/cuda/rope_append.h"
 #include "kernels/cuda/route.h"
 #include "kernels/rope_angles.h"
@@ -45,14 +46,19 @@ std::string CudaBackend::device() const {
 absl::StatusOr<WeightId> CudaBackend::LoadWeight(std::string_view name, DType dtype,
                                                  std::span<const std::int64_t> shape,
                                                  const ByteSource& source) {
+  MILLRACE_RETURN_IF_ERROR(UseDevice());
   return state_->weights.Load(name, dtype, shape, source);
+}
+
+absl::Status CudaBackend::UseDevice() const {
+  return ToStatus(cudaSetDevice(facts_.index), "choosing the device");
 }
 
 std::int64_t CudaBackend::AvailableBytes() const {
   std::size_t free = 0;
   std::size_t total = 0;
   // Without an answer there is none: planning then says what does not fit.
-  if (cudaMemGetInfo(&free, &total) != cudaSuccess) return 0;
+  if (!UseDevice().ok() || cudaMemGetInfo(&free, &total) != cudaSuccess) return 0;
   return static_cast<std::int64_t>(free);
 }
 
@@ -90,7 +96,7 @@ absl::Status CudaBackend::FillAngles() {
 }
 
 // What the kernels' tables hold; every model that we know of lies far within.
-absl::Status CudaBackend::CheckModel(const ProgramDims& dims, const BackendLimits& limits) {
+absl::Status CudaBackend::CheckModel(const ProgramDims& dims, const BackendLimits& limits) const {
   if (!CanAttend(limits.kv.dtype, dims.head_dim)) {
     return absl::UnimplementedError(
         absl::StrCat("heads of ", dims.head_dim, " values: on CUDA they are multiples of ",
@@ -101,12 +107,22 @@ absl::Status CudaBackend::CheckModel(const ProgramDims& dims, const BackendLimit
                                                  " experts: on CUDA at most ", kMaxExpertsPerToken,
                                                  " of ", kMaxRoutedExperts, "; use --device cpu"));
   }
+  for (const AttentionTileInfo& tile : kAttentionTiles) {
+    const auto bytes =
+        static_cast<std::int64_t>(AttentionSharedBytes(tile.tile, limits.kv.dtype, dims.head_dim));
+    if (bytes <= facts_.shared_bytes) continue;
+    return absl::UnimplementedError(absl::StrCat(
+        "attention to heads of ", dims.head_dim, " values in a cache of ", limits.kv.row_bytes(),
+        " bytes each takes ", bytes, " bytes of shared memory, and ", facts_.name, " gives ",
+        facts_.shared_bytes, ": choose a smaller --kv-dtype, or --device cpu"));
+  }
   return absl::OkStatus();
 }
 
 absl::Status CudaBackend::Prepare(const Program& program, const BackendLimits& limits) {
   MILLRACE_CHECK(state_->executor == nullptr, "a backend is prepared once");
   MILLRACE_RETURN_IF_ERROR(CheckModel(program.dims, limits));
+  MILLRACE_RETURN_IF_ERROR(UseDevice());
   state_->weights.FinishLoading();
   program_ = program;
   limits_ = limits;
@@ -127,7 +143,8 @@ absl::Status CudaBackend::Prepare(const Program& program, const BackendLimits& l
       std::make_unique<Executor>(&program_, limits_, facts_, &state_->weights, &state_->buffers,
                                  &state_->tables, state_->kv.data());
   state_->graphs = std::make_unique<StepGraphs>(state_->executor.get());
-  return absl::OkStatus();
+  // Copies from pageable memory may still be under way, and steps' stream does not wait for them.
+  return ToStatus(cudaDeviceSynchronize(), "copying weights and angles");
 }
 
 // A deferred token is one that the step before samples, whether that is still in flight or not.
@@ -172,9 +189,10 @@ absl::Status CudaBackend::PutCopies(const StepInput& input, Slot* slot, int inde
 
 absl::Status CudaBackend::PutStep(const StepInput& input, Slot* slot, int index) {
   attention_plan_.Build(input, limits_.kv.block_size, MaxPartials(program_.dims, limits_));
-  MILLRACE_RETURN_IF_ERROR(
-      state_->tables.Write(index, input, attention_plan_, state_->stream.get()));
+  const absl::Status written =
+      state_->tables.Write(index, input, attention_plan_, state_->stream.get());
   if (state_->tables.moved()) state_->graphs->Clear();
+  MILLRACE_RETURN_IF_ERROR(written);
   const StepShape shape = ExactShape(input, attention_plan_, state_->tables.sample_shape(),
                                      program_.dims, facts_.multiprocessors);
   if (options_.graphs && FitsGraph(shape)) {
@@ -196,6 +214,7 @@ absl::StatusOr<StepTicket> CudaBackend::Launch(const StepInput& input) {
   MILLRACE_RETURN_IF_ERROR(CheckStep(input, limits_));
   MILLRACE_RETURN_IF_ERROR(CheckTokens(input.token_ids, program_.dims.vocab));
   MILLRACE_RETURN_IF_ERROR(CheckDeferred(input));
+  MILLRACE_RETURN_IF_ERROR(UseDevice());
   const StepTicket ticket(last_ticket_.value() + 1);
   const auto index = static_cast<int>(ticket.value() % kSlots);
   Slot& slot = state_->slots[static_cast<std::size_t>(index)];

@@ -91,7 +91,10 @@ class CudaBackend final : public Backend {
 
   CudaBackend(const CudaOptions& options, DeviceFacts facts);
 
-  static absl::Status CheckModel(const ProgramDims& dims, const BackendLimits& limits);
+  // CUDA's current device is a thread's own, and a backend is loaded by one thread and driven by
+  // another.
+  absl::Status UseDevice() const;
+  absl::Status CheckModel(const ProgramDims& dims, const BackendLimits& limits) const;
   absl::Status FillAngles();
   absl::Status CheckDeferred(const StepInput& input) const;
   absl::Status PutStep(const StepInput& input, Slot* slot, int index);

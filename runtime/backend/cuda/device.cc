@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
+#include "kernels/cuda/int8_peak.h"
 #include "runtime/backend/cuda/cuda_status.h"
 
 namespace millrace::cuda {
@@ -11,6 +12,8 @@ namespace {
 
 // int8 matrix products and asynchronous copies begin here; builds have code for it and later ones.
 constexpr int kLeastMajor = 8;
+// And chained launches here.
+constexpr int kChainingMajor = 9;
 
 // 12020 as 12.2.
 std::string VersionText(int version) {
@@ -63,6 +66,15 @@ absl::StatusOr<DeviceFacts> OpenDevice(std::int32_t index) {
         absl::StrCat(facts.name, " has compute capability ", properties.major, ".",
                      properties.minor, "; millrace needs ", kLeastMajor, ".0 or later"));
   }
+  facts.shared_bytes = static_cast<std::int64_t>(properties.sharedMemPerBlockOptin);
+  int compiled_for = 0;
+  const cudaError_t described = CompiledFor(&compiled_for);
+  if (described == cudaErrorNoKernelImageForDevice) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("this build has no kernels for ", facts.name, " (", facts.isa, ")"));
+  }
+  MILLRACE_RETURN_IF_ERROR(ToStatus(described, "loading kernels"));
+  facts.chains = properties.major >= kChainingMajor && compiled_for >= 10 * kChainingMajor;
   std::size_t free = 0;
   std::size_t total = 0;
   MILLRACE_RETURN_IF_ERROR(ToStatus(cudaMemGetInfo(&free, &total), "asking for free memory"));
