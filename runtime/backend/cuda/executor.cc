@@ -43,7 +43,7 @@ Executor::Executor(const Program* program, const BackendLimits& limits, const De
       buffers_(buffers),
       tables_(tables),
       kv_data_(kv_data),
-      chained_(device.major >= 9) {}
+      chained_(device.chains) {}
 
 cudaError_t Executor::Run(const StepShape& shape, int slot, cudaStream_t stream) {
   shape_ = &shape;
