@@ -56,7 +56,7 @@ class GpuCheck(unittest.TestCase):
                           "nographs": "passed", "depth": "passed", "peer": "skipped"})
         self.assertIn("no peer", report["steps"]["peer"]["why"])
         self.assertIn("Emulated GPU", report["results"]["device"])
-        self.assertEqual(report["results"]["selftest"]["cases"], 5)
+        self.assertEqual(report["results"]["selftest"]["cases"], 6)
         self.assertEqual(report["results"]["selftest"]["failed"], 0)
         rows = report["results"]["bench"]["rows"]
         self.assertEqual([(row["kind"], row["batch"], row["tokens"]) for row in rows],
