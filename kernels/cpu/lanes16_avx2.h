@@ -54,10 +54,10 @@ struct LanesAvx2 {
     const __m256i bytes =
         _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
     const __m256i halves = _mm256_and_si256(_mm256_slli_epi16(bytes, 7),
-                                            _mm256_set1_epi16(static_cast<short>(0xBF80)));
+                                            _mm256_set1_epi16(static_cast<std::int16_t>(0xBF80)));
     const __m256i all_ones = _mm256_set1_epi16(-1);  // but for the sign: NaN, in a half too
     const __m256i nan = _mm256_cmpeq_epi16(
-        _mm256_or_si256(bytes, _mm256_set1_epi16(static_cast<short>(0xFF80))), all_ones);
+        _mm256_or_si256(bytes, _mm256_set1_epi16(static_cast<std::int16_t>(0xFF80))), all_ones);
     const __m256i wide = _mm256_or_si256(halves, nan);
     const __m256 scale = _mm256_set1_ps(0x1p8F);
     return {_mm256_mul_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(wide)), scale),

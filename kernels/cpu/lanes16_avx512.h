@@ -106,7 +106,7 @@ struct LanesAvx512 {
   // As a half's bits the value is 2^-8 of itself, subnormal or not.
   static Reg WidenFp8(__m128i bytes) {
     const __m256i halves = _mm256_and_si256(_mm256_slli_epi16(_mm256_cvtepi8_epi16(bytes), 7),
-                                            _mm256_set1_epi16(static_cast<short>(0xBF80)));
+                                            _mm256_set1_epi16(static_cast<std::int16_t>(0xBF80)));
     const __mmask16 numbers = _mm_cmpneq_epi8_mask(
         _mm_or_si128(bytes, _mm_set1_epi8(static_cast<char>(0x80))), _mm_set1_epi8(-1));
     return _mm512_mask_mul_ps(Set1(__builtin_nanf("")), numbers, _mm512_cvtph_ps(halves),
