@@ -14,7 +14,7 @@ from harness import MODEL, Server, generate, pb, request
 
 EMULATED = pathlib.Path(os.environ.get("MILLRACE_CUDA_MODULE", harness.BINARY.parent / "emulated/libmillrace_cuda.so"))
 EXIT_SECONDS = 5  # from the detection of a fault, as docs/reliability.md promises
-STEP_LIMIT_SECONDS = 3  # of the emulated module
+STEP_LIMIT_SECONDS = 8  # of the emulated module
 
 
 def tokens_of(server, prompt, **sampling):
