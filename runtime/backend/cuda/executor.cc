@@ -300,26 +300,12 @@ void Executor::operator()(const NormRouterStage& stage) {
 
 bool Executor::pairs_unsorted() const { return shape_->tokens <= kMaxUnsortedTokens; }
 
-// Rows of `gate`, `up` and the feed-forward's activations are slots (token * K + rank) while pairs
-// are unsorted, else rows of the plan. The norm of the next stage adds up what stands in `down`.
-void Executor::operator()(const ExpertsStage& stage) {
-  const std::int32_t k = dims_.experts_per_token;
-  MatmulParams params = OverTokens(dims_.hidden);
-  params.rows_per_count = k;
-  params.max_rows = shape_->tokens * k;
+void Executor::GateUpSwiglu(WeightId gate, WeightId up, WeightId down, MatmulParams params) {
   params.num_matrices = 2;
-  params.matrices[0] = Matrix(stage.gate, buffers_->hidden_rows);
+  params.matrices[0] = Matrix(gate, buffers_->hidden_rows);
   params.matrices[0].y = buffers_->gate;
-  params.matrices[1] = Matrix(stage.up, buffers_->hidden_rows);
+  params.matrices[1] = Matrix(up, buffers_->hidden_rows);
   params.matrices[1].y = buffers_->up;
-  params.num_experts = dims_.num_experts;
-  if (pairs_unsorted()) {
-    params.experts = buffers_->route_experts;
-    params.rows_per_x = k;
-  } else {
-    params.expert_offsets = buffers_->expert_offsets;
-    params.x_rows = buffers_->row_tokens;
-  }
   Multiply(params);
 
   SwigluParams swiglu;
@@ -328,11 +314,29 @@ void Executor::operator()(const ExpertsStage& stage) {
   swiglu.stride = dims_.ffn;
   swiglu.num_tokens = tables_->device().num_tokens;
   swiglu.max_tokens = shape_->tokens;
-  swiglu.rows_per_token = k;
+  swiglu.rows_per_token = params.rows_per_count;
   swiglu.ffn = dims_.ffn;
-  swiglu.out = RowsFor(buffers_->ffn_rows, {stage.down});
+  swiglu.out = RowsFor(buffers_->ffn_rows, {down});
   swiglu.chained = chained_;
   Note(LaunchSwiglu(swiglu, stream_));
+}
+
+// Rows of `gate`, `up` and the feed-forward's activations are slots (token * K + rank) while pairs
+// are unsorted, else rows of the plan. The norm of the next stage adds up what stands in `down`.
+void Executor::operator()(const ExpertsStage& stage) {
+  const std::int32_t k = dims_.experts_per_token;
+  MatmulParams params = OverTokens(dims_.hidden);
+  params.rows_per_count = k;
+  params.max_rows = shape_->tokens * k;
+  params.num_experts = dims_.num_experts;
+  if (pairs_unsorted()) {
+    params.experts = buffers_->route_experts;
+    params.rows_per_x = k;
+  } else {
+    params.expert_offsets = buffers_->expert_offsets;
+    params.x_rows = buffers_->row_tokens;
+  }
+  GateUpSwiglu(stage.gate, stage.up, stage.down, params);
 
   params.k = dims_.ffn;
   params.num_matrices = 1;
@@ -347,26 +351,8 @@ void Executor::operator()(const ExpertsStage& stage) {
 void Executor::operator()(const DenseFfnStage& stage) {
   const ActivationRows rows = RowsFor(buffers_->hidden_rows, {stage.gate, stage.up});
   Note(LaunchNorm(OverRows(stage.norm, rows), stream_));
-  MatmulParams params = OverTokens(dims_.hidden);
-  params.num_matrices = 2;
-  params.matrices[0] = Matrix(stage.gate, rows);
-  params.matrices[0].y = buffers_->gate;
-  params.matrices[1] = Matrix(stage.up, rows);
-  params.matrices[1].y = buffers_->up;
-  Multiply(params);
-
-  SwigluParams swiglu;
-  swiglu.gate = buffers_->gate;
-  swiglu.up = buffers_->up;
-  swiglu.stride = dims_.ffn;
-  swiglu.num_tokens = tables_->device().num_tokens;
-  swiglu.max_tokens = shape_->tokens;
-  swiglu.ffn = dims_.ffn;
-  swiglu.out = RowsFor(buffers_->ffn_rows, {stage.down});
-  swiglu.chained = chained_;
-  Note(LaunchSwiglu(swiglu, stream_));
-
-  params = OverTokens(dims_.ffn);
+  GateUpSwiglu(stage.gate, stage.up, stage.down, OverTokens(dims_.hidden));
+  MatmulParams params = OverTokens(dims_.ffn);
   params.num_matrices = 1;
   params.matrices[0] = Matrix(stage.down, buffers_->ffn_rows);
   params.matrices[0].add_to = buffers_->x;

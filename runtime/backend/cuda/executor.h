@@ -76,6 +76,8 @@ class Executor {
   RouteParams Route(const NormRouterStage& stage) const;
   MoePlanParams Plan(std::int32_t layer) const;
   bool pairs_unsorted() const;
+  // The feed-forward up to the activations that `down` reads: `params` says which rows there are.
+  void GateUpSwiglu(WeightId gate, WeightId up, WeightId down, MatmulParams params);
 
   const Program& program_;
   const ProgramDims& dims_;
