@@ -251,6 +251,31 @@ TEST_F(EmulationTest, AChainedKernelAwaitsTheOneBefore) {
   EXPECT_THAT(emulation::LastFault(), ::testing::HasSubstr("never awaits the previous"));
 }
 
+__global__ void CopyOne(const int* from, int* to, bool early) {
+  const int before = early ? *from : 0;
+  AwaitPrevious();
+  if (threadIdx.x == 0) *to = early ? before : *from;
+}
+
+TEST_F(EmulationTest, WhatAChainedKernelReadsTooEarlyIsOld) {
+  for (const bool early : {false, true}) {
+    DeviceArray<int> in(1);
+    DeviceArray<int> out(1);
+    in.Fill(std::vector<int>{5});
+    ASSERT_EQ(Launch(Increment, {dim3(1), dim3(32)}, nullptr, in.data()), cudaSuccess);
+    const auto chained = [&] {
+      return Launch(CopyOne, {dim3(1), dim3(32), 0, true}, nullptr, in.data(), out.data(), early);
+    };
+    ASSERT_EQ(chained(), cudaSuccess);
+    EXPECT_EQ(out.Read(), std::vector<int>{early ? 5 : 6});
+    EXPECT_EQ(emulation::LastFault(), "");
+    // Behind a copy it begins no earlier.
+    in.Fill(std::vector<int>{9});
+    ASSERT_EQ(chained(), cudaSuccess);
+    EXPECT_EQ(out.Read(), std::vector<int>{9});
+  }
+}
+
 TEST_F(EmulationTest, ACopyFromPageableMemoryIsThereWhenTheDefaultStreamIsAwaited) {
   DeviceArray<int> value(1);
   value.Fill(std::vector<int>{5});

@@ -92,7 +92,7 @@ class SharedArena {
   std::byte* begin_;
 };
 
-enum class Waits : std::uint8_t { kNothing, kBlock, kWarp, kEnded };
+enum class Waits : std::uint8_t { kNothing, kBlock, kWarp, kEnded, kPrevious };
 
 struct Warp {
   Exchange kind = Exchange::kNone;
@@ -128,6 +128,8 @@ class BlockRun {
     }
   }
 
+  // Runs what does not await the kernel before.
+  void Begin();
   Fault Run();
 
   static BlockRun* current;
@@ -144,10 +146,17 @@ class BlockRun {
     Yield();
   }
   const Slots& ExchangeValues(Exchange kind, const void* value, std::size_t bytes);
+  void AwaitPrevious() {
+    self->awaited_previous = true;
+    if (!early_) return;
+    self->waits = Waits::kPrevious;
+    Yield();
+  }
 
  private:
   void Yield() { scheduler = std::move(scheduler).resume(); }
   bool RunWarp(std::size_t warp);
+  bool RunWarps();
   void Resume(Lane* lane);
   Fault Stuck() const;
 
@@ -157,6 +166,7 @@ class BlockRun {
   std::vector<Warp> warps_;
   std::size_t at_barrier_ = 0;
   std::size_t ended_ = 0;
+  bool early_ = false;  // the kernel before has not run
   Fault fault_;
 };
 
@@ -219,29 +229,47 @@ bool BlockRun::RunWarp(std::size_t warp) {
 }
 
 Fault BlockRun::Stuck() const {
-  std::array<int, 4> count = {};
+  std::array<int, 5> count = {};
   for (const Lane& lane : lanes_) ++count[static_cast<std::size_t>(lane.waits)];
   return "threads wait for ever: " + std::to_string(count[1]) + " at the block's barrier, " +
          std::to_string(count[2]) + " in an exchange of their warp, " + std::to_string(count[3]) +
          " have ended";
 }
 
+// Once through all warps; false if none could run.
+bool BlockRun::RunWarps() {
+  std::vector<std::size_t> order(warps_.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::shuffle(order.begin(), order.end(), *random_);
+  bool ran = false;
+  for (const std::size_t warp : order) {
+    // Often far ahead of the other warps, sometimes not.
+    while (RunWarp(warp)) {
+      ran = true;
+      if ((*random_)() % 8 == 0) break;
+    }
+  }
+  return ran;
+}
+
+void BlockRun::Begin() {
+  current = this;
+  blockIdx = lanes_.front().block;
+  early_ = true;
+  while (fault_.empty() && RunWarps()) {
+  }
+  early_ = false;
+  for (Lane& lane : lanes_) {
+    if (lane.waits == Waits::kPrevious) lane.waits = Waits::kNothing;
+  }
+  current = nullptr;
+}
+
 Fault BlockRun::Run() {
   current = this;
   blockIdx = lanes_.front().block;
-  std::vector<std::size_t> order(warps_.size());
-  std::iota(order.begin(), order.end(), 0);
   while (ended_ < lanes_.size() && fault_.empty()) {
-    std::shuffle(order.begin(), order.end(), *random_);
-    bool ran = false;
-    for (const std::size_t warp : order) {
-      // Often far ahead of the other warps, sometimes not.
-      while (RunWarp(warp)) {
-        ran = true;
-        if ((*random_)() % 8 == 0) break;
-      }
-    }
-    if (!ran && fault_.empty()) fault_ = Stuck();
+    if (!RunWarps() && fault_.empty()) fault_ = Stuck();
   }
   if (fault_.empty() && lanes_.front().shape->chained) {
     for (const Lane& lane : lanes_) {
@@ -265,25 +293,111 @@ const Slots& ExchangeInWarp(Exchange kind, const void* value, std::size_t bytes)
   return BlockRun::current->ExchangeValues(kind, value, bytes);
 }
 
-Fault RunGrid(const GridShape& shape, const std::function<void()>& kernel, std::uint64_t seed) {
-  static auto* arena = new SharedArena;
+void AwaitPreviousGrid() { BlockRun::current->AwaitPrevious(); }
+
+namespace {
+
+// Blocks of a grid that begin early: each holds its threads' stacks and shared memory meanwhile.
+constexpr std::size_t kEarlyBlocks = 2;
+
+// Shared memory for blocks that began and have not ended: those of two grids.
+class Arenas {
+ public:
+  std::unique_ptr<SharedArena> Take() {
+    if (free_.empty()) return std::make_unique<SharedArena>();
+    std::unique_ptr<SharedArena> arena = std::move(free_.back());
+    free_.pop_back();
+    return arena;
+  }
+  void Give(std::unique_ptr<SharedArena> arena) { free_.push_back(std::move(arena)); }
+  static Arenas& Get() {
+    static auto* arenas = new Arenas;  // outlives every grid
+    return *arenas;
+  }
+
+ private:
+  std::vector<std::unique_ptr<SharedArena>> free_;
+};
+
+}  // namespace
+
+class Grid::Parts {
+ public:
+  Parts(const GridShape& shape_in, std::function<void()> kernel_in, std::uint64_t seed)
+      : shape(shape_in), kernel(std::move(kernel_in)), random(seed) {
+    order.resize(std::size_t{shape.grid.x} * shape.grid.y * shape.grid.z);
+    std::iota(order.begin(), order.end(), 0U);
+    std::shuffle(order.begin(), order.end(), random);
+  }
+  ~Parts() {
+    for (Held& held : early) {
+      held.run.reset();
+      if (held.arena != nullptr) Arenas::Get().Give(std::move(held.arena));
+    }
+  }
+
+  struct Held {
+    std::unique_ptr<SharedArena> arena;
+    std::unique_ptr<BlockRun> run;
+  };
+
+  Index3 BlockAt(std::size_t i) const {
+    const unsigned n = order[i];
+    return {n % shape.grid.x, n / shape.grid.x % shape.grid.y, n / shape.grid.x / shape.grid.y};
+  }
+  // A block with shared memory of its own.
+  Held Make(std::size_t i) {
+    Held held = {Arenas::Get().Take(), nullptr};
+    std::byte* shared = held.arena->Poisoned(shape.shared_bytes, &random);
+    held.run = std::make_unique<BlockRun>(shape, BlockAt(i), kernel, shared, &random);
+    return held;
+  }
+  Fault Check() const;
+  void Enter() const {
+    gridDim = shape.grid;
+    blockDim = shape.block;
+  }
+
+  const GridShape shape;
+  const std::function<void()> kernel;
+  std::mt19937_64 random;
+  std::vector<unsigned> order;
+  std::vector<Held> early;  // the first of the order
+};
+
+Fault Grid::Parts::Check() const {
   const std::size_t threads = std::size_t{shape.block.x} * shape.block.y * shape.block.z;
   if (threads == 0 || threads > kMaxThreads || threads % kLanes != 0) {
     return "a block of " + std::to_string(threads) + " threads: 32 to 1024 in whole warps";
   }
   if (shape.shared_bytes > SharedArena::kBytes) return "too much shared memory";
-  std::mt19937_64 random(seed);
-  gridDim = shape.grid;
-  blockDim = shape.block;
-  std::vector<unsigned> order(shape.grid.x * shape.grid.y * shape.grid.z);
-  std::iota(order.begin(), order.end(), 0U);
-  std::shuffle(order.begin(), order.end(), random);
-  for (const unsigned i : order) {
-    const Index3 block = {i % shape.grid.x, i / shape.grid.x % shape.grid.y,
-                          i / shape.grid.x / shape.grid.y};
-    BlockRun run(shape, block, kernel, arena->Poisoned(shape.shared_bytes, &random), &random);
-    Fault fault = run.Run();
-    if (!fault.empty()) return fault + "; block " + Describe(block) + " of " + Describe(shape.grid);
+  return {};
+}
+
+Grid::Grid(const GridShape& shape, std::function<void()> kernel, std::uint64_t seed)
+    : parts_(std::make_unique<Parts>(shape, std::move(kernel), seed)) {}
+Grid::~Grid() = default;
+
+void Grid::Begin() {
+  if (!parts_->Check().empty()) return;  // Run says it
+  parts_->Enter();
+  while (parts_->early.size() < std::min(kEarlyBlocks, parts_->order.size())) {
+    parts_->early.push_back(parts_->Make(parts_->early.size()));
+    parts_->early.back().run->Begin();
+  }
+}
+
+Fault Grid::Run() {
+  if (Fault fault = parts_->Check(); !fault.empty()) return fault;
+  parts_->Enter();
+  for (std::size_t i = 0; i < parts_->order.size(); ++i) {
+    Parts::Held held = i < parts_->early.size() ? std::move(parts_->early[i]) : parts_->Make(i);
+    Fault fault = held.run->Run();
+    held.run.reset();
+    Arenas::Get().Give(std::move(held.arena));
+    if (fault.empty()) continue;
+    return fault + "; block " + Describe(parts_->BlockAt(i)) + " of " +
+           Describe(parts_->shape.grid);
   }
   return {};
 }

@@ -5,7 +5,8 @@
 // a missing barrier shows as a wrong result. Shared memory begins as NaNs and ends where a
 // protected page begins. What CUDA forbids ends the kernel with a fault that says what: threads
 // that wait at a barrier which others of their block or warp never reach, different exchanges in
-// one warp, a chained kernel whose thread never waits for the one before.
+// one warp, a chained kernel whose thread never waits for the one before. A chained kernel begins
+// before the one before it runs: some of its blocks go as far as they can without it.
 //
 // Test code. One grid runs at a time in a process (runtime.cc holds the lock).
 #ifndef MILLRACE_TESTS_CUDA_EMULATION_EMULATOR_H_
@@ -16,6 +17,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -37,8 +39,23 @@ struct GridShape {
 // Empty, or what the kernel did wrong.
 using Fault = std::string;
 
-// Runs `kernel` once for each thread of the grid.
-Fault RunGrid(const GridShape& shape, const std::function<void()>& kernel, std::uint64_t seed);
+// Runs `kernel` once for each thread of the grid. One grid may begin while another runs.
+class Grid {
+ public:
+  Grid(const GridShape& shape, std::function<void()> kernel, std::uint64_t seed);
+  ~Grid();
+  Grid(const Grid&) = delete;
+  Grid& operator=(const Grid&) = delete;
+
+  // Takes some blocks up to where their threads await the kernel before.
+  void Begin();
+  // All the rest.
+  Fault Run();
+
+ private:
+  class Parts;
+  const std::unique_ptr<Parts> parts_;
+};
 
 // ---- For the threads of a kernel ---------------------------------------------------------------
 
@@ -70,6 +87,9 @@ struct Thread {
 Thread& Self();
 
 void BlockBarrier();
+
+// Waits for the end of the kernel before, where that still runs.
+void AwaitPreviousGrid();
 
 // Gives `value` to the warp and returns those of all lanes once all have given theirs; valid until
 // the thread's next exchange but one.

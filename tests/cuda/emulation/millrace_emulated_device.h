@@ -138,7 +138,7 @@ inline int AtomicAdd(int* address, int value) {
 }
 inline void FenceDevice() {}
 
-inline void AwaitPrevious() { emulation::Self().awaited_previous = true; }
+inline void AwaitPrevious() { emulation::AwaitPreviousGrid(); }
 inline void LetNextBegin() {}
 
 inline float Fma(float a, float b, float c) { return std::fma(a, b, c); }

@@ -26,19 +26,27 @@ const char millrace_kernel_anchor = 0;
 
 namespace millrace::emulation {
 
-// A piece of work of a stream. One that hangs is never run before Release.
+struct KernelLaunch {
+  const void* kernel;
+  GridShape shape;
+  std::function<void()> body;
+};
+
+// A piece of work: a kernel, or anything else. One that hangs is never run before Release.
 struct Work {
   std::function<void()> run;
+  std::shared_ptr<const KernelLaunch> kernel;
   bool hangs = false;
+  std::shared_ptr<Grid> begun;  // of a kernel that has begun beside the one before
 };
 
 class Graph {
  public:
-  std::vector<std::function<void()>> work;
+  std::vector<Work> work;
 };
 class GraphExec {
  public:
-  std::vector<std::function<void()>> work;
+  std::vector<Work> work;
 };
 
 class Stream {
@@ -177,12 +185,14 @@ class Runtime {
   }
 
   cudaError_t Put(Stream* stream, std::function<void()> run) {
+    return Put(stream, Work{std::move(run), nullptr});
+  }
+  cudaError_t Put(Stream* stream, Work work) {
     if (stream == nullptr) stream = &default_stream_;
     if (stream->capture != nullptr) {
-      stream->capture->work.push_back(std::move(run));
+      stream->capture->work.push_back(std::move(work));
       return cudaSuccess;
     }
-    Work work = {std::move(run)};
     if (hang_after_.has_value() && (*hang_after_)-- == 0) {
       work.hangs = true;
       hang_after_.reset();
@@ -202,7 +212,12 @@ class Runtime {
       // After a fault nothing runs on this device any more.
       if (sticky_ == cudaSuccess) {
         Protect(PROT_READ | PROT_WRITE);
-        work.run();
+        if (work.kernel != nullptr) {
+          BeginNext(stream);
+          RunKernel(*work.kernel, std::move(work.begun));
+        } else {
+          work.run();
+        }
         Protect(PROT_NONE);
       }
     }
@@ -219,10 +234,22 @@ class Runtime {
     return stream->done >= position ? cudaSuccess : cudaErrorNotReady;
   }
 
-  void RunKernel(const void* kernel, const GridShape& shape, const std::function<void()>& body) {
-    ++kernels_;
-    launched_.insert(kernel);
-    Fault fault = RunGrid(shape, body, machine_.seed * 0x9E3779B97F4A7C15U + kernels_);
+  std::shared_ptr<Grid> MakeGrid(const KernelLaunch& launch) {
+    return std::make_shared<Grid>(launch.shape, launch.body,
+                                  machine_.seed * 0x9E3779B97F4A7C15U + ++kernels_);
+  }
+  // A chained kernel behind the one that runs now may begin before that has done anything.
+  void BeginNext(Stream* stream) {
+    if (stream->queue.empty()) return;
+    Work& next = stream->queue.front();
+    if (next.kernel == nullptr || !next.kernel->shape.chained || next.hangs) return;
+    next.begun = MakeGrid(*next.kernel);
+    next.begun->Begin();
+  }
+  void RunKernel(const KernelLaunch& launch, std::shared_ptr<Grid> grid) {
+    if (grid == nullptr) grid = MakeGrid(launch);
+    launched_.insert(launch.kernel);
+    Fault fault = grid->Run();
     if (!fault.empty()) SetFault(std::move(fault));
   }
   void SetFault(Fault fault) {
@@ -346,10 +373,8 @@ cudaError_t PutLaunch(const cudaLaunchConfig_t& config, const void* kernel,
   if (shape.chained && runtime.machine_.compiled_for < 90) {
     runtime.SetFault("a chained kernel that was compiled for a GPU that has no such launches");
   }
-  return runtime.Finish(
-      runtime.Put(config.stream, [&runtime, kernel, shape, body = std::move(body)] {
-        runtime.RunKernel(kernel, shape, body);
-      }));
+  auto launch = std::make_shared<KernelLaunch>(KernelLaunch{kernel, shape, std::move(body)});
+  return runtime.Finish(runtime.Put(config.stream, Work{nullptr, std::move(launch)}));
 }
 
 cudaError_t DescribeCode(cudaFuncAttributes* attributes) {
