@@ -76,9 +76,10 @@ absl::StatusOr<Transformer> ReadTransformer(const GgufFile& file) {
   return transformer;
 }
 
-absl::StatusOr<MemoryPlan> Plan(const LoadOptions& options, const GgufFile& file,
-                                const Transformer& model, const Backend& backend,
-                                const BackendLimits& limits) {
+// `available_bytes` is the backend's before it takes weights, which take `weight_bytes`.
+absl::StatusOr<MemoryPlan> Plan(const LoadOptions& options, const Transformer& model,
+                                const Backend& backend, const BackendLimits& limits,
+                                std::int64_t available_bytes, std::int64_t weight_bytes) {
   BackendLimits largest = limits;
   largest.max_context = static_cast<std::int32_t>(
       options.context > 0 ? std::min<std::int64_t>(options.context, model.config().context_length)
@@ -86,8 +87,8 @@ absl::StatusOr<MemoryPlan> Plan(const LoadOptions& options, const GgufFile& file
   Program shape;
   shape.dims = model.Dims();
   MemoryRequest request;
-  request.available_bytes = backend.AvailableBytes();
-  request.weight_bytes = static_cast<std::int64_t>(model.WeightBytes(file));
+  request.available_bytes = available_bytes;
+  request.weight_bytes = weight_bytes;
   request.scratch_bytes = backend.ScratchBytes(shape, largest);
   request.kv_bytes_per_token = limits.kv.bytes_per_token();
   request.block_size = options.block_size;
@@ -211,7 +212,9 @@ absl::StatusOr<ModelInspection> InspectModel(const LoadOptions& options) {
   MILLRACE_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend,
                             MakeBackend(options.device, options.threads, options.cpu_isa));
   BackendLimits limits = MakeLimits(options, transformer.config());
-  const absl::StatusOr<MemoryPlan> plan = Plan(options, *file, transformer, *backend, limits);
+  const absl::StatusOr<MemoryPlan> plan =
+      Plan(options, transformer, *backend, limits, backend->AvailableBytes(),
+           static_cast<std::int64_t>(transformer.WeightBytes(*file)));
   limits.max_context = plan.ok() ? plan->context : transformer.config().context_length;
   ModelInspection out;
   out.file = file;
@@ -251,17 +254,24 @@ absl::StatusOr<LoadedModel> LoadModel(const LoadOptions& options) {
   MILLRACE_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend,
                             MakeBackend(options.device, options.threads, options.cpu_isa, cache));
   BackendLimits limits = MakeLimits(options, transformer.config());
-  MILLRACE_ASSIGN_OR_RETURN(const MemoryPlan plan,
-                            Plan(options, file, transformer, *backend, limits));
-  limits.max_context = plan.context;
-  limits.num_kv_blocks = plan.num_kv_blocks;
-  model.memory_plan = plan.line;
   const std::uint64_t total = transformer.WeightBytes(file);
+  const std::int64_t available = backend->AvailableBytes();
+  // What does not fit even as the file has it is refused before it is read.
+  MILLRACE_ASSIGN_OR_RETURN(MemoryPlan plan, Plan(options, transformer, *backend, limits, available,
+                                                  static_cast<std::int64_t>(total)));
   MILLRACE_ASSIGN_OR_RETURN(const Program program,
                             transformer.Load(file, backend.get(), [&](std::uint64_t loaded) {
                               if (options.progress) options.progress(loaded, total);
                             }));
   MILLRACE_RETURN_IF_ERROR(CheckUnchanged(cache, file));
+  // Some types take more memory than in the file, up to three times as much on a GPU.
+  if (backend->weight_bytes() > static_cast<std::int64_t>(total)) {
+    MILLRACE_ASSIGN_OR_RETURN(
+        plan, Plan(options, transformer, *backend, limits, available, backend->weight_bytes()));
+  }
+  limits.max_context = plan.context;
+  limits.num_kv_blocks = plan.num_kv_blocks;
+  model.memory_plan = plan.line;
   MILLRACE_RETURN_IF_ERROR(backend->Prepare(program, limits));
   model.facts = MakeFacts(file, transformer, *backend, limits);
   if (file.Find("tokenizer.chat_template") != nullptr) {
