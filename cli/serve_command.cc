@@ -242,7 +242,11 @@ int RunServe(int argc, char** argv) {
   const auto& serve = std::get<ServeOptions>(options);
   ConfigureLog(serve.log_level, serve.log_format);
   const absl::Status status = Serve(serve);
-  return status.ok() ? 0 : Fail(kName, status);
+  if (status.ok()) return 0;
+  const int code = Fail(kName, status);
+  // Where a device hangs, what its driver does at the end of the process may hang, too.
+  if (absl::IsInternal(status)) _exit(code);
+  return code;
 }
 
 }  // namespace millrace::cli
