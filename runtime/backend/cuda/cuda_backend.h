@@ -75,7 +75,7 @@ class CudaBackend final : public Backend {
 
   // All that is freed or waited for by asking the device.
   struct DeviceState {
-    DeviceState(const CudaOptions& options)  // NOLINT: made by its only user
+    explicit DeviceState(const CudaOptions& options)
         : weights(options.device, options.threads), waiter(options.device) {}
 
     Stream stream;
