@@ -28,7 +28,9 @@ inline constexpr unsigned kWholeWarp = 0xFFFFFFFFU;
 // Waits for all threads of the block; what they wrote to shared and global memory is then visible
 // to all of them. All threads of the block.
 __device__ inline void SyncBlock() { __syncthreads(); }
-// The same for the 32 threads of a warp.
+// The same, and whether the predicate of any of them is true.
+__device__ inline bool SyncBlockOr(bool predicate) { return __syncthreads_or(predicate) != 0; }
+// As SyncBlock for the 32 threads of a warp.
 __device__ inline void SyncWarp() { __syncwarp(); }
 
 // ---- Exchange within a warp: all 32 threads ----------------------------------------------------

@@ -7,6 +7,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/last_block.h"
 #include "kernels/cuda/launch.h"
 #include "tests/cuda/device_array.h"
 #include "tests/cuda/emulation/machine.h"
@@ -328,6 +329,73 @@ TEST_F(EmulationTest, HungWorkIsNeverReadyUntilReleased) {
   for (int i = 0; i < 5; ++i) EXPECT_EQ(cudaStreamQuery(nullptr), cudaErrorNotReady);
   emulation::Release();
   EXPECT_EQ(value.Read(), std::vector<int>{1});
+}
+
+// Blocks (x, y) of group x write values; the last one of a group adds them up.
+constexpr int kOfGroup = 3;
+
+__device__ void AddUp(const int* values, int* sum) {
+  int* shared = BlockShared<int>();
+  const auto thread = static_cast<int>(threadIdx.x);
+  shared[thread] = 0;
+  for (int i = thread; i < kOfGroup * kThreads; i += kThreads) shared[thread] += values[i];
+  SyncBlock();
+  if (thread != 0) return;
+  for (int i = 0; i < kThreads; ++i) *sum += shared[i];
+}
+__global__ void SumsOfGroups(int* values, std::int32_t* counters, int* sums, bool careless) {
+  AwaitPrevious();
+  const auto group = static_cast<int>(blockIdx.x);
+  const auto thread = static_cast<int>(threadIdx.x);
+  int* own = values + (group * kOfGroup + static_cast<int>(blockIdx.y)) * kThreads;
+  own[thread] += thread + group;
+  bool last = false;
+  if (careless) {  // what the first thread says of all is not so
+    if (thread == 0) {
+      last = AtomicAdd(counters + group, 1) == kOfGroup - 1;
+      if (last) counters[group] = 0;
+    }
+    last = SyncBlockOr(last);
+  } else {
+    last = IsLastBlock(counters + group, kOfGroup);
+  }
+  if (last) AddUp(values + group * kOfGroup * kThreads, sums + group);
+}
+
+// Whether two launches behind each other add up all that the blocks of every group write.
+bool SumsAreWhole(std::uint64_t seed, bool careless) {
+  constexpr int kGroups = 5;
+  emulation::Start({.seed = seed});
+  DeviceArray<int> values(kGroups * kOfGroup * kThreads);
+  DeviceArray<int> sums(kGroups);
+  DeviceArray<std::int32_t> counters(kGroups);
+  values.Fill(std::vector<int>(values.size()));
+  sums.Fill(std::vector<int>(kGroups));
+  counters.Fill(std::vector<std::int32_t>(kGroups));
+  const LaunchShape shape = {dim3(kGroups, kOfGroup), dim3(kThreads), kThreads * sizeof(int), true};
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(
+        Launch(SumsOfGroups, shape, nullptr, values.data(), counters.data(), sums.data(), careless),
+        cudaSuccess);
+  }
+  EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+  EXPECT_EQ(counters.Read(), std::vector<std::int32_t>(kGroups));
+  std::vector<int> expected;
+  for (int group = 0; group < kGroups; ++group) {
+    // Once as written by the first launch, once with what the second added.
+    expected.push_back(3 * kOfGroup * (kThreads * (kThreads - 1) / 2 + kThreads * group));
+  }
+  return sums.Read() == expected;
+}
+
+TEST_F(EmulationTest, TheLastBlockOfAGroupSeesWhatAllOfThemWrote) {
+  for (std::uint64_t seed = 1; seed <= 20; ++seed) EXPECT_TRUE(SumsAreWhole(seed, false)) << seed;
+}
+
+TEST_F(EmulationTest, ABlockThatCountsBeforeItsThreadsHaveWrittenShows) {
+  int wrong = 0;
+  for (std::uint64_t seed = 1; seed <= 20; ++seed) wrong += SumsAreWhole(seed, true) ? 0 : 1;
+  EXPECT_GE(wrong, 3);
 }
 
 }  // namespace

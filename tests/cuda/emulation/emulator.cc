@@ -130,20 +130,29 @@ class BlockRun {
 
   // Runs what does not await the kernel before.
   void Begin();
-  Fault Run();
+  // Runs for a while; true when the block has ended, or is stopped by a fault.
+  bool Advance();
+  // What it did wrong. REQUIRES: Advance returned true.
+  Fault End();
 
   static BlockRun* current;
   Lane* self = nullptr;
   fiber scheduler;
 
-  void WaitAtBlockBarrier() {
+  bool WaitAtBlockBarrier(bool predicate) {
+    // Two, in turn: a thread can be one barrier ahead of one that has not read yet.
+    bool& any = any_[barrier_ % 2];
+    any = any || predicate;
     ++at_barrier_;
     self->waits = Waits::kBlock;
     if (at_barrier_ == lanes_.size()) {
       at_barrier_ = 0;
+      ++barrier_;
+      any_[barrier_ % 2] = false;
       for (Lane& lane : lanes_) lane.waits = Waits::kNothing;
     }
     Yield();
+    return any;
   }
   const Slots& ExchangeValues(Exchange kind, const void* value, std::size_t bytes);
   void AwaitPrevious() {
@@ -156,7 +165,8 @@ class BlockRun {
  private:
   void Yield() { scheduler = std::move(scheduler).resume(); }
   bool RunWarp(std::size_t warp);
-  bool RunWarps();
+  void TakeTurn();
+  bool stopped() const { return ended_ == lanes_.size() || !fault_.empty(); }
   void Resume(Lane* lane);
   Fault Stuck() const;
 
@@ -165,9 +175,14 @@ class BlockRun {
   std::vector<Lane> lanes_;
   std::vector<Warp> warps_;
   std::size_t at_barrier_ = 0;
+  std::uint32_t barrier_ = 0;  // how many the block has passed
+  std::array<bool, 2> any_ = {};
   std::size_t ended_ = 0;
   bool early_ = false;  // the kernel before has not run
   Fault fault_;
+  // The round of the warps that is under way.
+  std::vector<std::size_t> round_;
+  bool ran_in_round_ = true;
 };
 
 BlockRun* BlockRun::current = nullptr;
@@ -236,27 +251,35 @@ Fault BlockRun::Stuck() const {
          " have ended";
 }
 
-// Once through all warps; false if none could run.
-bool BlockRun::RunWarps() {
-  std::vector<std::size_t> order(warps_.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::shuffle(order.begin(), order.end(), *random_);
-  bool ran = false;
-  for (const std::size_t warp : order) {
-    // Often far ahead of the other warps, sometimes not.
-    while (RunWarp(warp)) {
-      ran = true;
-      if ((*random_)() % 8 == 0) break;
+// The next warp of the round; a round in which none could run is a fault.
+void BlockRun::TakeTurn() {
+  if (round_.empty()) {
+    if (!ran_in_round_) {
+      fault_ = Stuck();
+      return;
     }
+    ran_in_round_ = false;
+    round_.resize(warps_.size());
+    std::iota(round_.begin(), round_.end(), 0);
+    std::shuffle(round_.begin(), round_.end(), *random_);
   }
-  return ran;
+  const std::size_t warp = round_.back();
+  round_.pop_back();
+  // Often far ahead of the other warps, sometimes not.
+  while (RunWarp(warp)) {
+    ran_in_round_ = true;
+    if ((*random_)() % 8 == 0) break;
+  }
 }
 
 void BlockRun::Begin() {
   current = this;
   blockIdx = lanes_.front().block;
   early_ = true;
-  while (fault_.empty() && RunWarps()) {
+  bool ran = true;
+  while (fault_.empty() && ran) {
+    ran = false;
+    for (std::size_t warp = 0; warp < warps_.size(); ++warp) ran = RunWarp(warp) || ran;
   }
   early_ = false;
   for (Lane& lane : lanes_) {
@@ -265,12 +288,20 @@ void BlockRun::Begin() {
   current = nullptr;
 }
 
-Fault BlockRun::Run() {
+// Half of the time to its end, so that other blocks are far behind; else for one turn.
+bool BlockRun::Advance() {
   current = this;
   blockIdx = lanes_.front().block;
-  while (ended_ < lanes_.size() && fault_.empty()) {
-    if (!RunWarps() && fault_.empty()) fault_ = Stuck();
-  }
+  const bool to_the_end = (*random_)() % 2 == 0;
+  do {
+    if (!stopped()) TakeTurn();
+  } while (to_the_end && !stopped());
+  current = nullptr;
+  return stopped();
+}
+
+Fault BlockRun::End() {
+  current = this;
   if (fault_.empty() && lanes_.front().shape->chained) {
     for (const Lane& lane : lanes_) {
       if (!lane.awaited_previous) fault_ = "a thread of a chained kernel never awaits the previous";
@@ -288,7 +319,7 @@ std::string Describe(const Index3& i) {
 }  // namespace
 
 Thread& Self() { return *BlockRun::current->self; }
-void BlockBarrier() { BlockRun::current->WaitAtBlockBarrier(); }
+bool BlockBarrier(bool predicate) { return BlockRun::current->WaitAtBlockBarrier(predicate); }
 const Slots& ExchangeInWarp(Exchange kind, const void* value, std::size_t bytes) {
   return BlockRun::current->ExchangeValues(kind, value, bytes);
 }
@@ -299,6 +330,8 @@ namespace {
 
 // Blocks of a grid that begin early: each holds its threads' stacks and shared memory meanwhile.
 constexpr std::size_t kEarlyBlocks = 2;
+// Blocks of a grid that run beside each other.
+constexpr std::size_t kBlocksAtOnce = 2;
 
 // Shared memory for blocks that began and have not ended: those of two grids.
 class Arenas {
@@ -330,7 +363,7 @@ class Grid::Parts {
     std::shuffle(order.begin(), order.end(), random);
   }
   ~Parts() {
-    for (Held& held : early) {
+    for (Held& held : blocks) {
       held.run.reset();
       if (held.arena != nullptr) Arenas::Get().Give(std::move(held.arena));
     }
@@ -362,7 +395,7 @@ class Grid::Parts {
   const std::function<void()> kernel;
   std::mt19937_64 random;
   std::vector<unsigned> order;
-  std::vector<Held> early;  // the first of the order
+  std::vector<Held> blocks;  // that have begun, by their place in the order
 };
 
 Fault Grid::Parts::Check() const {
@@ -381,23 +414,33 @@ Grid::~Grid() = default;
 void Grid::Begin() {
   if (!parts_->Check().empty()) return;  // Run says it
   parts_->Enter();
-  while (parts_->early.size() < std::min(kEarlyBlocks, parts_->order.size())) {
-    parts_->early.push_back(parts_->Make(parts_->early.size()));
-    parts_->early.back().run->Begin();
+  while (parts_->blocks.size() < std::min(kEarlyBlocks, parts_->order.size())) {
+    parts_->blocks.push_back(parts_->Make(parts_->blocks.size()));
+    parts_->blocks.back().run->Begin();
   }
 }
 
 Fault Grid::Run() {
   if (Fault fault = parts_->Check(); !fault.empty()) return fault;
   parts_->Enter();
-  for (std::size_t i = 0; i < parts_->order.size(); ++i) {
-    Parts::Held held = i < parts_->early.size() ? std::move(parts_->early[i]) : parts_->Make(i);
-    Fault fault = held.run->Run();
-    held.run.reset();
-    Arenas::Get().Give(std::move(held.arena));
-    if (fault.empty()) continue;
-    return fault + "; block " + Describe(parts_->BlockAt(i)) + " of " +
-           Describe(parts_->shape.grid);
+  std::vector<std::size_t> running;  // places in the order
+  std::vector<Parts::Held>& blocks = parts_->blocks;
+  for (std::size_t next = 0; next < parts_->order.size() || !running.empty();) {
+    while (running.size() < kBlocksAtOnce && next < parts_->order.size()) {
+      if (next == blocks.size()) blocks.push_back(parts_->Make(next));
+      running.push_back(next++);
+    }
+    const std::size_t turn = parts_->random() % running.size();
+    Parts::Held& block = blocks[running[turn]];
+    if (!block.run->Advance()) continue;
+    Fault fault = block.run->End();
+    block.run.reset();
+    Arenas::Get().Give(std::move(block.arena));
+    if (!fault.empty()) {
+      return fault + "; block " + Describe(parts_->BlockAt(running[turn])) + " of " +
+             Describe(parts_->shape.grid);
+    }
+    running.erase(running.begin() + static_cast<std::ptrdiff_t>(turn));
   }
   return {};
 }

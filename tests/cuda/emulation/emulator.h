@@ -2,13 +2,14 @@
 // Each CUDA thread is a fiber that runs until it waits at a barrier or a warp's exchange.
 //
 // What a GPU leaves open is drawn from a seed: the order of blocks, of warps and of lanes, so that
-// a missing barrier shows as a wrong result. Shared memory begins as NaNs and ends where a
-// protected page begins. What CUDA forbids ends the kernel with a fault that says what: threads
-// that wait at a barrier which others of their block or warp never reach, different exchanges in
-// one warp, a chained kernel whose thread never waits for the one before. A chained kernel begins
-// before the one before it runs: some of its blocks go as far as they can without it.
+// a missing barrier shows as a wrong result. Two blocks run beside each other, one often far ahead.
+// Shared memory begins as NaNs and ends where a protected page begins. What CUDA forbids ends the
+// kernel with a fault that says what: threads that wait at a barrier which others of their block or
+// warp never reach, different exchanges in one warp, a chained kernel whose thread never waits for
+// the one before. A chained kernel begins before the one before it runs: some of its blocks go as
+// far as they can without it.
 //
-// Test code. One grid runs at a time in a process (runtime.cc holds the lock).
+// Test code. One grid runs at a time in a process (runtime.h holds the lock).
 #ifndef MILLRACE_TESTS_CUDA_EMULATION_EMULATOR_H_
 #define MILLRACE_TESTS_CUDA_EMULATION_EMULATOR_H_
 
@@ -86,7 +87,8 @@ struct Thread {
 
 Thread& Self();
 
-void BlockBarrier();
+// Returns whether the predicate of any thread of the block was true.
+bool BlockBarrier(bool predicate);
 
 // Waits for the end of the kernel before, where that still runs.
 void AwaitPreviousGrid();

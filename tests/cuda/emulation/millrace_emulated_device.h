@@ -15,7 +15,8 @@ namespace millrace::cuda {
 inline constexpr int kWarpSize = 32;
 inline constexpr unsigned kWholeWarp = 0xFFFFFFFFU;
 
-inline void SyncBlock() { emulation::BlockBarrier(); }
+inline void SyncBlock() { emulation::BlockBarrier(false); }
+inline bool SyncBlockOr(bool predicate) { return emulation::BlockBarrier(predicate); }
 inline void SyncWarp() { emulation::ExchangeInWarp(emulation::Exchange::kSync, nullptr, 0); }
 
 template <typename T>
