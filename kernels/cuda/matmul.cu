@@ -1,7 +1,10 @@
 #include "kernels/cuda/matmul.h"
 
+#include <span>
+
 #include "kernels/cuda/matmul_float.h"
 #include "kernels/cuda/matmul_plan.h"
+#include "kernels/cuda/matmul_tail.h"
 #include "kernels/cuda/matmul_tensor.h"
 #include "kernels/cuda/matmul_vector.h"
 #include "kernels/cuda/vector_slots.h"
@@ -29,19 +32,6 @@ MatmulProblem ProblemOf(const MatmulParams& params, const MatmulDevice& device) 
   return problem;
 }
 
-cudaError_t LaunchPlanned(const MatmulParams& params, const MatmulShape& shape,
-                          cudaStream_t stream) {
-  switch (shape.kernel) {
-    case MatmulKernel::kVector:
-      return LaunchMatmulVector(params, shape, stream);
-    case MatmulKernel::kTensor:
-      return LaunchMatmulTensor(params, shape, stream);
-    case MatmulKernel::kFloat:
-      return LaunchMatmulFloat(params, shape, stream);
-  }
-  return cudaErrorInvalidValue;
-}
-
 // Whether all matrices have the first one's form or, where the kernel takes two, one other.
 bool ShareALaunch(const MatmulParams& params, MatmulKernel kernel) {
   const WeightForm first = params.matrices[0].form;
@@ -55,27 +45,137 @@ bool ShareALaunch(const MatmulParams& params, MatmulKernel kernel) {
   return other == first || (kernel == MatmulKernel::kVector && VectorServes(first, other));
 }
 
+// One launch of those that a product is made of.
+struct Part {
+  MatmulParams params;
+  MatmulShape shape;
+  std::array<std::size_t, kMaxMatrices> matrix_of = {};  // of the whole product
+};
+
+struct Parts {
+  std::array<Part, kMaxMatrices> part;
+  std::size_t count = 0;
+};
+
+// One for each form, in the order of the first matrix of each, unless all share a kernel.
+Parts PartsOf(const MatmulParams& params, const MatmulDevice& device) {
+  Parts parts;
+  const auto matrices = static_cast<std::size_t>(params.num_matrices);
+  const MatmulShape shape = PlanMatmul(ProblemOf(params, device));
+  const bool all = ShareALaunch(params, shape.kernel);
+  std::array<bool, kMaxMatrices> done = {};
+  for (std::size_t first = 0; first < matrices; ++first) {
+    if (done[first]) continue;
+    Part& part = parts.part[parts.count++];
+    part.params = params;
+    part.params.num_matrices = 0;
+    for (std::size_t m = first; m < matrices; ++m) {
+      if (!all && params.matrices[m].form != params.matrices[first].form) continue;
+      const auto i = static_cast<std::size_t>(part.params.num_matrices++);
+      part.params.matrices[i] = params.matrices[m];
+      part.matrix_of[i] = m;
+      done[m] = true;
+    }
+    part.shape = all ? shape : PlanMatmul(ProblemOf(part.params, device));
+  }
+  return parts;
+}
+
+// `tail` is null, or fits the part.
+cudaError_t LaunchPart(const Part& part, const FusedTail* tail, cudaStream_t stream) {
+  switch (part.shape.kernel) {
+    case MatmulKernel::kVector:
+      return LaunchMatmulVector(part.params, part.shape, stream, tail);
+    case MatmulKernel::kTensor:
+      return LaunchMatmulTensor(part.params, part.shape, stream);
+    case MatmulKernel::kFloat:
+      return LaunchMatmulFloat(part.params, part.shape, stream);
+  }
+  return cudaErrorInvalidValue;
+}
+
+// The tail of one part of a product.
+FusedTail FuseTail(const Part& part, const MatmulTail& tail, bool one_launch) {
+  const MatmulParams& params = part.params;
+  std::array<std::int32_t, kMaxMatrices> n = {};
+  for (std::size_t m = 0; m < n.size(); ++m) n[m] = params.matrices[m].n;
+  const bool side_by_side = tail.kind == TailKind::kSwiglu;
+  const auto matrices = static_cast<std::size_t>(side_by_side ? 1 : params.num_matrices);
+  TailProblem problem;
+  problem.kind = tail.kind;
+  problem.product = part.shape;
+  problem.max_rows = params.max_rows;
+  problem.n = std::span(n).first(matrices);
+  problem.plain = params.y_rows == nullptr;
+  problem.num_counters = tail.num_counters;
+  FusedTail fused;
+  fused.tail = tail;
+  switch (tail.kind) {
+    case TailKind::kNorm:
+      problem.unit = tail.norm.n;
+      problem.unit_bytes = std::int64_t{NormRowFloats(tail.norm.n)} * std::int64_t{sizeof(float)};
+      problem.plain = problem.plain && NormInFours(tail.norm);
+      if (tail.norm.expert_rows != nullptr) problem.rows_per_unit = tail.norm.experts_per_token;
+      break;
+    case TailKind::kRopeAppend: {
+      const KvLayout& layout = tail.rope_append.kv.layout;
+      const std::int32_t first_head[] = {0, tail.rope_append.num_heads,
+                                         tail.rope_append.num_heads + layout.num_kv_heads};
+      problem.unit = layout.head_dim;
+      problem.unit_bytes = std::int64_t{layout.head_dim} * std::int64_t{sizeof(float)};
+      for (std::size_t m = 0; m < matrices; ++m) {
+        fused.first_head[m] = first_head[part.matrix_of[m]];
+      }
+      break;
+    }
+    case TailKind::kSwiglu:
+      problem.unit = kSwigluValues;
+      problem.unit_bytes = kSwigluValues * std::int64_t{sizeof(float)};
+      problem.one_launch = one_launch;
+      problem.plain = problem.plain && SwigluInFours(tail.swiglu);
+      break;
+    case TailKind::kNone:
+      break;
+  }
+  fused.shape = PlanTail(problem);
+  return fused;
+}
+
 }  // namespace
 
 cudaError_t LaunchMatmul(const MatmulParams& params, const MatmulDevice& device,
                          cudaStream_t stream) {
-  const MatmulShape shape = PlanMatmul(ProblemOf(params, device));
-  if (ShareALaunch(params, shape.kernel)) return LaunchPlanned(params, shape, stream);
-  // One launch for each form, in the order of the first matrix of each.
-  std::array<bool, kMaxMatrices> done = {};
-  for (std::size_t first = 0; first < static_cast<std::size_t>(params.num_matrices); ++first) {
-    if (done[first]) continue;
-    MatmulParams part = params;
-    part.num_matrices = 0;
-    for (std::size_t m = first; m < static_cast<std::size_t>(params.num_matrices); ++m) {
-      if (params.matrices[m].form != params.matrices[first].form) continue;
-      part.matrices[static_cast<std::size_t>(part.num_matrices++)] = params.matrices[m];
-      done[m] = true;
-    }
-    const cudaError_t error = LaunchPlanned(part, PlanMatmul(ProblemOf(part, device)), stream);
-    if (error != cudaSuccess) return error;
+  return LaunchMatmulThen(params, {}, device, stream);
+}
+
+cudaError_t LaunchTail(const MatmulTail& tail, cudaStream_t stream) {
+  switch (tail.kind) {
+    case TailKind::kNorm:
+      return LaunchNorm(tail.norm, stream);
+    case TailKind::kRopeAppend:
+      return LaunchRopeAppend(tail.rope_append, stream);
+    case TailKind::kSwiglu:
+      return LaunchSwiglu(tail.swiglu, stream);
+    case TailKind::kNone:
+      break;
   }
   return cudaSuccess;
+}
+
+cudaError_t LaunchMatmulThen(const MatmulParams& params, const MatmulTail& tail,
+                             const MatmulDevice& device, cudaStream_t stream) {
+  const Parts parts = PartsOf(params, device);
+  std::array<FusedTail, kMaxMatrices> tails;
+  bool fused = true;  // in all of them, or in none
+  for (std::size_t i = 0; i < parts.count; ++i) {
+    tails[i] = FuseTail(parts.part[i], tail, parts.count == 1);
+    fused = fused && tails[i].shape.fused;
+  }
+  for (std::size_t i = 0; i < parts.count; ++i) {
+    const cudaError_t error = LaunchPart(parts.part[i], fused ? &tails[i] : nullptr, stream);
+    if (error != cudaSuccess) return error;
+  }
+  return fused ? cudaSuccess : LaunchTail(tail, stream);
 }
 
 }  // namespace millrace::cuda

@@ -12,10 +12,8 @@ namespace {
 constexpr std::int64_t kWarpsPerMultiprocessor = 16;
 // Of a block of the vector kernel.
 constexpr int kVectorWarps = 8;
-// Slots of a pass of the vector kernel, so that three blocks fit a multiprocessor (228 KB)..
+// Slots of a pass of the vector kernel, so that three blocks fit a multiprocessor (228 KB).
 constexpr std::int64_t kSlotBytes = std::int64_t{64} << 10;
-// ..and all that a block shares: what every device that we build for grants one (sm_120).
-constexpr std::int64_t kBlockSharedBytes = std::int64_t{99} << 10;
 // Above so many rows the vector kernel would read dense weights a third time, if only from cache.
 constexpr std::int32_t kVectorRows = 16;
 

@@ -2,6 +2,7 @@
 #ifndef MILLRACE_KERNELS_CUDA_MATMUL_ROWS_H_
 #define MILLRACE_KERNELS_CUDA_MATMUL_ROWS_H_
 
+#include <array>
 #include <cstdint>
 
 #include "kernels/cuda/device.h"
@@ -31,6 +32,20 @@ __device__ inline void Store(const MatmulMatrix& matrix, std::int64_t y_row, std
   if (matrix.bias != nullptr) value = value + matrix.bias[i];
   if (matrix.y != nullptr) matrix.y[at] = value;
   if (matrix.add_to != nullptr) matrix.add_to[at] = matrix.add_to[at] + value;
+}
+
+// Which matrix of a launch a block works on, and the block's number there; `first_block` are the
+// matrices' first ones in the grid's y.
+struct MatrixBlock {
+  int matrix;
+  int index;
+};
+__device__ inline MatrixBlock MatrixBlockOf(const MatmulParams& params,
+                                            const std::array<int, kMaxMatrices>& first_block) {
+  const int block = static_cast<int>(blockIdx.y);
+  int m = 0;
+  while (m + 1 < params.num_matrices && block >= first_block[m + 1]) ++m;
+  return {m, block - first_block[m]};
 }
 
 // Rows [begin, begin + count) of one expert; count is 0 where a block has nothing to do.

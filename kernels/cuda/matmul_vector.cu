@@ -7,6 +7,7 @@
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/matmul_rows.h"
 #include "kernels/cuda/matmul_unit.h"
+#include "kernels/cuda/tail_block.h"
 #include "kernels/cuda/vector_slots.h"
 
 namespace millrace::cuda {
@@ -299,24 +300,23 @@ __device__ void RunVector(const VectorArgs& args, const MatmulMatrix& matrix,
 
 template <WeightForm kFirst, WeightForm kSecond, int kColumns>
 __global__ void __launch_bounds__(kMaxThreads, kMinBlocks)
-    VectorKernel(const __grid_constant__ VectorArgs args) {
-  const int block = static_cast<int>(blockIdx.y);
-  int m = 0;
-  while (m + 1 < args.params.num_matrices && block >= args.first_block[m + 1]) ++m;
-  const MatmulMatrix& matrix = args.params.matrices[m];
-  const std::int64_t first_tile = std::int64_t{block - args.first_block[m]} * args.tiles;
+    VectorKernel(const __grid_constant__ VectorArgs args, const __grid_constant__ TailArgs tail) {
+  const MatrixBlock block = MatrixBlockOf(args.params, args.first_block);
+  const MatmulMatrix& matrix = args.params.matrices[block.matrix];
+  const std::int64_t first_tile = std::int64_t{block.index} * args.tiles;
   if (kFirst == kSecond || matrix.form == kFirst) {
     RunVector<kFirst, kColumns>(args, matrix, first_tile);
   } else {
     RunVector<kSecond, kColumns>(args, matrix, first_tile);
   }
+  if (tail.groups > 0) RunTail(tail, kColumns);
 }
 
 struct VectorEntry {
   WeightForm first;
   WeightForm second;
-  void (*one)(VectorArgs);
-  void (*eight)(VectorArgs);
+  void (*one)(VectorArgs, TailArgs);
+  void (*eight)(VectorArgs, TailArgs);
 };
 
 template <WeightForm kFirst, WeightForm kSecond = kFirst>
@@ -349,6 +349,26 @@ const VectorEntry* FindEntry(WeightForm first, WeightForm second) {
   return nullptr;
 }
 
+// `blocks` are a matrix's, in the grid's y.
+TailArgs TailArgsOf(const FusedTail& fused, const MatmulParams& params, const MatmulShape& shape,
+                    const std::array<int, kMaxMatrices>& first_block,
+                    const std::array<int, kMaxMatrices>& blocks) {
+  TailArgs args;
+  args.fused = fused;
+  args.params = params;
+  args.first_block = first_block;
+  args.blocks = blocks;
+  args.group_blocks = fused.shape.group_values / (shape.tiles * kTileRows);
+  const bool side_by_side = fused.tail.kind == TailKind::kSwiglu;
+  args.matrices_of_group = side_by_side ? params.num_matrices : 1;
+  for (std::size_t m = 0; m < static_cast<std::size_t>(params.num_matrices); ++m) {
+    args.first_group[m] = side_by_side ? 0 : args.groups;
+    const int groups = (blocks[m] + args.group_blocks - 1) / args.group_blocks;
+    args.groups = side_by_side ? groups : args.groups + groups;
+  }
+  return args;
+}
+
 }  // namespace
 
 bool VectorServes(WeightForm first, WeightForm second) {
@@ -356,12 +376,14 @@ bool VectorServes(WeightForm first, WeightForm second) {
 }
 
 cudaError_t LaunchMatmulVector(const MatmulParams& params, const MatmulShape& shape,
-                               cudaStream_t stream) {
+                               cudaStream_t stream, const FusedTail* tail) {
   VectorArgs args = {params, {}, shape.tiles, shape.splits, shape.pass_units};
+  TailArgs tail_args;
   const WeightForm first = params.matrices[0].form;
   WeightForm second = first;
-  std::int64_t shared_bytes = 0;
+  std::int64_t shared_bytes = tail != nullptr ? tail->shape.shared_bytes : 0;
   int blocks = 0;
+  std::array<int, kMaxMatrices> blocks_of = {};
   for (int m = 0; m < params.num_matrices; ++m) {
     const MatmulMatrix& matrix = params.matrices[static_cast<std::size_t>(m)];
     if (matrix.form != first) second = matrix.form;
@@ -369,8 +391,10 @@ cudaError_t LaunchMatmulVector(const MatmulParams& params, const MatmulShape& sh
     shared_bytes = bytes > shared_bytes ? bytes : shared_bytes;
     args.first_block[static_cast<std::size_t>(m)] = blocks;
     const int tiles = (matrix.n + kTileRows - 1) / kTileRows;
-    blocks += (tiles + shape.tiles - 1) / shape.tiles;
+    blocks_of[static_cast<std::size_t>(m)] = (tiles + shape.tiles - 1) / shape.tiles;
+    blocks += blocks_of[static_cast<std::size_t>(m)];
   }
+  if (tail != nullptr) tail_args = TailArgsOf(*tail, params, shape, args.first_block, blocks_of);
   const VectorEntry* entry = FindEntry(first, second);
   const bool pairs = params.experts != nullptr;
   const bool columns_known = shape.columns == 1 || (shape.columns == 8 && !pairs);
@@ -385,7 +409,7 @@ cudaError_t LaunchMatmulVector(const MatmulParams& params, const MatmulShape& sh
   launch.block = dim3(static_cast<unsigned>(kWarpSize * shape.tiles * shape.splits));
   launch.shared_bytes = static_cast<std::size_t>(shared_bytes);
   launch.chained = params.chained;
-  return Launch(shape.columns == 1 ? entry->one : entry->eight, launch, stream, args);
+  return Launch(shape.columns == 1 ? entry->one : entry->eight, launch, stream, args, tail_args);
 }
 
 }  // namespace millrace::cuda

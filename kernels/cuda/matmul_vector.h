@@ -13,13 +13,14 @@
 
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/matmul_plan.h"
+#include "kernels/cuda/matmul_tail.h"
 
 namespace millrace::cuda {
 
 // REQUIRES: quantised forms that VectorServes; dense rows or unsorted pairs, the latter with
-// shape.columns 1.
+// shape.columns 1. With a tail where that is not null, which PlanTail found to fit.
 cudaError_t LaunchMatmulVector(const MatmulParams& params, const MatmulShape& shape,
-                               cudaStream_t stream);
+                               cudaStream_t stream, const FusedTail* tail = nullptr);
 
 // Whether one launch takes matrices of both forms.
 bool VectorServes(WeightForm first, WeightForm second);

@@ -13,8 +13,8 @@
 
 namespace millrace::cuda {
 
-// All pointers are the device's. Of a chained launch the kernel just before may write x,
-// expert_rows and expert_weights, but none of the rest.
+// All pointers are the device's, those to floats aligned to 16. Of a chained launch the kernel just
+// before may write x, expert_rows and expert_weights, but none of the rest.
 struct NormParams {
   float* x = nullptr;  // [..][n], x_stride floats from row to row
   std::int64_t x_stride = 0;
@@ -38,6 +38,20 @@ struct NormParams {
 };
 
 cudaError_t LaunchNorm(const NormParams& params, cudaStream_t stream);
+
+// Shared memory of a row that is normed: its values up to whole vectors of 16, and the factor; rows
+// stay aligned to 16 bytes.
+constexpr std::int32_t NormPadded(std::int32_t n) { return (n + 15) / 16 * 16; }
+constexpr std::int32_t NormRowFloats(std::int32_t n) { return NormPadded(n) + 4; }
+// Of a block of LaunchNorm, which also keeps the weights there: of no use to a GPU that gives a
+// block less.
+constexpr std::int64_t NormSharedBytes(std::int32_t n) {
+  return (std::int64_t{NormRowFloats(n)} + n) * std::int64_t{sizeof(float)};
+}
+// Rows of x and of experts can be read in 16 bytes.
+constexpr bool NormInFours(const NormParams& params) {
+  return params.n % 4 == 0 && params.x_stride % 4 == 0;
+}
 
 // Rows of floats in every format, and nothing else: row r of `x` is row r of `out`.
 struct QuantizeParams {

@@ -12,6 +12,7 @@
 #include "kernels/cuda/activation_rows.h"
 #include "kernels/cuda/activations.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/team.h"
 
 namespace millrace::cuda {
 
@@ -128,18 +129,18 @@ __device__ inline void QuantiseBlocks32(const float* x, std::int64_t values, std
 }
 
 // Writes values [begin, begin + count) of row `index`, k long, in every format that is wanted. x
-// [count] is in shared memory, aligned to 16, and was followed by a barrier. All threads of the
-// block, which is a row of whole warps. REQUIRES: begin, and count unless the part ends the row,
-// are multiples of 256; k is a multiple of the formats' blocks.
+// [count] is in shared memory, aligned to 16, and was followed by a barrier of the team. All
+// threads of the team. REQUIRES: begin, and count unless the part ends the row, are multiples of
+// 256; k is a multiple of the formats' blocks.
 __device__ inline void WriteActivations(const float* x, std::int64_t begin, std::int64_t count,
                                         std::int64_t k, std::int64_t index,
-                                        const ActivationRows& out) {
-  const unsigned warp = threadIdx.x / kWarpSize;
-  const unsigned warps = blockDim.x / kWarpSize;
+                                        const ActivationRows& out, const Team& team) {
+  const int warp = team.warp();
+  const int warps = team.warps();
   if (out.f32 != nullptr) {
     const ActivationLayout layout = ActivationLayoutOf(ActivationFormat::kF32, k);
     auto* row = reinterpret_cast<float*>(out.f32 + index * layout.row_bytes);
-    for (std::int64_t i = threadIdx.x; i < count; i += blockDim.x) row[begin + i] = x[i];
+    for (std::int64_t i = team.thread; i < count; i += team.threads) row[begin + i] = x[i];
   }
   if (out.q8x256 != nullptr) {
     const ActivationLayout layout = ActivationLayoutOf(ActivationFormat::kQ8x256, k);
@@ -155,6 +156,13 @@ __device__ inline void WriteActivations(const float* x, std::int64_t begin, std:
       QuantiseBlocks32(x + at, count - at, begin + at, layout, row);
     }
   }
+}
+
+// By all threads of the block.
+__device__ inline void WriteActivations(const float* x, std::int64_t begin, std::int64_t count,
+                                        std::int64_t k, std::int64_t index,
+                                        const ActivationRows& out) {
+  WriteActivations(x, begin, count, k, index, out, WholeBlock());
 }
 
 }  // namespace millrace::cuda

@@ -27,6 +27,15 @@ struct SwigluParams {
 };
 cudaError_t LaunchSwiglu(const SwigluParams& params, cudaStream_t stream);
 
+// Values that a warp computes together: a block of the wider format.
+inline constexpr int kSwigluValues = 256;
+// Rows of gate and up can be read in 16 bytes.
+inline bool SwigluInFours(const SwigluParams& params) {
+  const auto aligned = [](const float* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; };
+  return params.ffn % 4 == 0 && params.stride % 4 == 0 && aligned(params.gate) &&
+         aligned(params.up);
+}
+
 }  // namespace millrace::cuda
 
 #endif  // MILLRACE_KERNELS_CUDA_SWIGLU_H_

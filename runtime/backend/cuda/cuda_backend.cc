@@ -141,7 +141,7 @@ absl::Status CudaBackend::Prepare(const Program& program, const BackendLimits& l
   attention_plan_.Reserve(limits);
   state_->executor =
       std::make_unique<Executor>(&program_, limits_, facts_, &state_->weights, &state_->buffers,
-                                 &state_->tables, state_->kv.data());
+                                 &state_->tables, state_->kv.data(), options_.fused);
   state_->graphs = std::make_unique<StepGraphs>(state_->executor.get());
   // Copies from pageable memory may still be under way, and steps' stream does not wait for them.
   return ToStatus(cudaDeviceSynchronize(), "copying weights and angles");

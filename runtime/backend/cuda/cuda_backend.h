@@ -35,6 +35,7 @@ struct CudaOptions {
   std::int32_t device = 0;
   int threads = 1;     // that read and lay out weights
   bool graphs = true;  // false: every kernel is launched by itself, for tests and profilers
+  bool fused = true;   // false: what could end another kernel is one of its own, as above
   // After this a step hangs and the device is lost: many times what the largest step takes.
   Duration step_limit = std::chrono::seconds(60);
 };

@@ -10,6 +10,7 @@
 #include "kernels/cuda/rope_append.h"
 #include "kernels/cuda/sampling.h"
 #include "kernels/cuda/swiglu.h"
+#include "kernels/cuda/tail_plan.h"
 
 namespace millrace::cuda {
 namespace {
@@ -34,7 +35,7 @@ std::byte* RowsOf(const ActivationRows& rows, DType reader) {
 
 Executor::Executor(const Program* program, const BackendLimits& limits, const DeviceFacts& device,
                    const WeightStore* weights, const StepBuffers* buffers, const StepTables* tables,
-                   std::byte* kv_data)
+                   std::byte* kv_data, bool fused)
     : program_(*program),
       dims_(program->dims),
       limits_(limits),
@@ -43,7 +44,8 @@ Executor::Executor(const Program* program, const BackendLimits& limits, const De
       buffers_(buffers),
       tables_(tables),
       kv_data_(kv_data),
-      chained_(device.chains) {}
+      chained_(device.chains),
+      fused_(fused) {}
 
 cudaError_t Executor::Run(const StepShape& shape, int slot, cudaStream_t stream) {
   shape_ = &shape;
@@ -106,8 +108,16 @@ MatmulParams Executor::OverTokens(std::int64_t k) const {
   return params;
 }
 
-void Executor::Multiply(const MatmulParams& params) {
-  Note(LaunchMatmul(params, {.multiprocessors = device_.multiprocessors}, stream_));
+void Executor::Multiply(const MatmulParams& params, const MatmulTail& tail) {
+  Note(LaunchMatmulThen(params, tail, {.multiprocessors = device_.multiprocessors}, stream_));
+}
+
+MatmulTail Executor::Tail(TailKind kind) const {
+  MatmulTail tail;
+  tail.kind = kind;
+  tail.counters = buffers_->counters;
+  tail.num_counters = fused_ ? kStepCounters : 0;
+  return tail;
 }
 
 NormParams Executor::OverRows(WeightId weight, const ActivationRows& out) const {
@@ -119,7 +129,7 @@ NormParams Executor::OverRows(WeightId weight, const ActivationRows& out) const 
   params.eps = dims_.norm_eps;
   params.num_rows = tables_->device().num_tokens;
   params.max_rows = shape_->tokens;
-  if (stage_ > 0 && std::holds_alternative<ExpertsStage>(program_.stages[stage_ - 1])) {
+  if (std::holds_alternative<ExpertsStage>(program_.stages[stage_])) {
     params.expert_rows = buffers_->down;
     params.expert_weights = buffers_->route_weights;
     params.experts_per_token = dims_.experts_per_token;
@@ -127,6 +137,40 @@ NormParams Executor::OverRows(WeightId weight, const ActivationRows& out) const 
   params.out = out;
   params.chained = chained_;
   return params;
+}
+
+NormParams Executor::NormOf(const NormQkvStage& stage) const {
+  return OverRows(stage.norm, RowsFor(buffers_->hidden_rows, {stage.q, stage.k, stage.v}));
+}
+
+NormParams Executor::NormOf(const NormRouterStage& stage) const {
+  const auto& experts = std::get<ExpertsStage>(program_.stages[stage_ + 2]);
+  return OverRows(stage.norm,
+                  RowsFor(buffers_->hidden_rows, {stage.router, experts.gate, experts.up}));
+}
+
+NormParams Executor::NormOf(const DenseFfnStage& stage) const {
+  return OverRows(stage.norm, RowsFor(buffers_->hidden_rows, {stage.gate, stage.up}));
+}
+
+NormParams Executor::NormOf(const NormHeadStage& stage) const {
+  NormParams norm = OverRows(stage.norm, RowsFor(buffers_->hidden_rows, {stage.head}));
+  norm.row_index = tables_->device().logit_rows;
+  norm.num_rows = tables_->device().num_logits;
+  norm.max_rows = shape_->logits;
+  return norm;
+}
+
+MatmulTail Executor::NormOfNext() const {
+  MatmulTail tail = Tail(TailKind::kNorm);
+  std::visit(
+      [&](const auto& next) {
+        if constexpr (requires { NormOf(next); }) tail.norm = NormOf(next);
+      },
+      program_.stages[stage_ + 1]);
+  MILLRACE_CHECK(tail.norm.x != nullptr, "the program's stages are in another order");
+  if (tail.norm.max_rows == 0) tail.kind = TailKind::kNone;
+  return tail;
 }
 
 void Executor::operator()(const EmbedStage& stage) {
@@ -152,11 +196,10 @@ void Executor::operator()(const EmbedStage& stage) {
   params.x = buffers_->x;
   params.chained = chained_ && shape_->taken > 0;
   Note(LaunchEmbed(params, stream_));
+  Note(LaunchTail(NormOfNext(), stream_));
 }
 
 void Executor::operator()(const NormQkvStage& stage) {
-  const ActivationRows rows = RowsFor(buffers_->hidden_rows, {stage.q, stage.k, stage.v});
-  Note(LaunchNorm(OverRows(stage.norm, rows), stream_));
   MatmulParams params = OverTokens(dims_.hidden);
   const WeightId weights[] = {stage.q, stage.k, stage.v};
   const WeightId biases[] = {stage.q_bias, stage.k_bias, stage.v_bias};
@@ -164,21 +207,25 @@ void Executor::operator()(const NormQkvStage& stage) {
   params.num_matrices = 3;
   for (std::size_t i = 0; i < 3; ++i) {
     MatmulMatrix& matrix = params.matrices[i];
-    matrix = Matrix(weights[i], rows);
+    matrix = Matrix(weights[i], buffers_->hidden_rows);
     matrix.y = outputs[i];
     if (const Weight* bias = weights_->GetOrNull(biases[i])) matrix.bias = bias->vector();
   }
-  Multiply(params);
+  Multiply(params, RopeAppend(Next<QkNormRopeAppendStage>()));
 }
+
+// The product before it has done it.
+void Executor::operator()(const QkNormRopeAppendStage&) {}
 
 KvLayerView Executor::KvLayer(std::int32_t layer) const {
   const std::int64_t layer_bytes = limits_.kv.layer_block_bytes() * limits_.num_kv_blocks;
   return {kv_data_ + layer * layer_bytes, limits_.kv};
 }
 
-void Executor::operator()(const QkNormRopeAppendStage& stage) {
+MatmulTail Executor::RopeAppend(const QkNormRopeAppendStage& stage) const {
   const TablePointers& tables = tables_->device();
-  RopeAppendParams params;
+  MatmulTail tail = Tail(TailKind::kRopeAppend);
+  RopeAppendParams& params = tail.rope_append;
   params.q = buffers_->q;
   params.q_stride = std::int64_t{dims_.num_heads} * dims_.head_dim;
   params.k = buffers_->k;
@@ -199,7 +246,7 @@ void Executor::operator()(const QkNormRopeAppendStage& stage) {
   params.num_tokens = tables.num_tokens;
   params.max_tokens = shape_->tokens;
   params.chained = chained_;
-  Note(LaunchRopeAppend(params, stream_));
+  return tail;
 }
 
 void Executor::Attend(const AttentionStage& stage, std::size_t wave_index) {
@@ -234,7 +281,7 @@ void Executor::Attend(const AttentionStage& stage, std::size_t wave_index) {
   merge.max_tokens = wave.tokens;
   merge.num_heads = dims_.num_heads;
   merge.head_dim = dims_.head_dim;
-  merge.out = RowsFor(buffers_->hidden_rows, {Next<OutputProjectionStage>().output});
+  merge.out = RowsFor(buffers_->attended_rows, {Next<OutputProjectionStage>().output});
   merge.chained = chained_;
   Note(LaunchAttentionMerge(merge, stream_));
 }
@@ -246,9 +293,9 @@ void Executor::operator()(const AttentionStage& stage) {
 void Executor::operator()(const OutputProjectionStage& stage) {
   MatmulParams params = OverTokens(std::int64_t{dims_.num_heads} * dims_.head_dim);
   params.num_matrices = 1;
-  params.matrices[0] = Matrix(stage.output, buffers_->hidden_rows);
+  params.matrices[0] = Matrix(stage.output, buffers_->attended_rows);
   params.matrices[0].add_to = buffers_->x;
-  Multiply(params);
+  Multiply(params, NormOfNext());
 }
 
 RouteParams Executor::Route(const NormRouterStage& stage) const {
@@ -281,10 +328,6 @@ MoePlanParams Executor::Plan(std::int32_t layer) const {
 }
 
 void Executor::operator()(const NormRouterStage& stage) {
-  const ExpertsStage& experts = Next<ExpertsStage>();
-  const ActivationRows rows =
-      RowsFor(buffers_->hidden_rows, {stage.router, experts.gate, experts.up});
-  Note(LaunchNorm(OverRows(stage.norm, rows), stream_));
   MatmulParams params = OverTokens(dims_.hidden);
   params.num_matrices = 1;
   params.matrices[0] = Matrix(stage.router, buffers_->hidden_rows);
@@ -306,9 +349,9 @@ void Executor::GateUpSwiglu(WeightId gate, WeightId up, WeightId down, MatmulPar
   params.matrices[0].y = buffers_->gate;
   params.matrices[1] = Matrix(up, buffers_->hidden_rows);
   params.matrices[1].y = buffers_->up;
-  Multiply(params);
 
-  SwigluParams swiglu;
+  MatmulTail tail = Tail(TailKind::kSwiglu);
+  SwigluParams& swiglu = tail.swiglu;
   swiglu.gate = buffers_->gate;
   swiglu.up = buffers_->up;
   swiglu.stride = dims_.ffn;
@@ -318,11 +361,12 @@ void Executor::GateUpSwiglu(WeightId gate, WeightId up, WeightId down, MatmulPar
   swiglu.ffn = dims_.ffn;
   swiglu.out = RowsFor(buffers_->ffn_rows, {down});
   swiglu.chained = chained_;
-  Note(LaunchSwiglu(swiglu, stream_));
+  Multiply(params, tail);
 }
 
 // Rows of `gate`, `up` and the feed-forward's activations are slots (token * K + rank) while pairs
-// are unsorted, else rows of the plan. The norm of the next stage adds up what stands in `down`.
+// are unsorted, else rows of the plan. The norm of the next stage adds up what stands in `down`, of
+// all slots of a token.
 void Executor::operator()(const ExpertsStage& stage) {
   const std::int32_t k = dims_.experts_per_token;
   MatmulParams params = OverTokens(dims_.hidden);
@@ -345,29 +389,21 @@ void Executor::operator()(const ExpertsStage& stage) {
   params.x_rows = nullptr;
   params.rows_per_x = 1;
   params.y_rows = pairs_unsorted() ? nullptr : buffers_->row_slots;
-  Multiply(params);
+  Multiply(params, NormOfNext());
 }
 
 void Executor::operator()(const DenseFfnStage& stage) {
-  const ActivationRows rows = RowsFor(buffers_->hidden_rows, {stage.gate, stage.up});
-  Note(LaunchNorm(OverRows(stage.norm, rows), stream_));
   GateUpSwiglu(stage.gate, stage.up, stage.down, OverTokens(dims_.hidden));
   MatmulParams params = OverTokens(dims_.ffn);
   params.num_matrices = 1;
   params.matrices[0] = Matrix(stage.down, buffers_->ffn_rows);
   params.matrices[0].add_to = buffers_->x;
-  Multiply(params);
+  Multiply(params, NormOfNext());
 }
 
 void Executor::operator()(const NormHeadStage& stage) {
   if (shape_->logits == 0) return;
   const TablePointers& tables = tables_->device();
-  NormParams norm = OverRows(stage.norm, RowsFor(buffers_->hidden_rows, {stage.head}));
-  norm.row_index = tables.logit_rows;
-  norm.num_rows = tables.num_logits;
-  norm.max_rows = shape_->logits;
-  Note(LaunchNorm(norm, stream_));
-
   MatmulParams params;
   params.k = dims_.hidden;
   params.count = tables.num_logits;

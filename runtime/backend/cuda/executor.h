@@ -1,4 +1,5 @@
-// Puts the kernels of a step on a stream: the stages of a Program, fused where that costs no bit.
+// Puts the kernels of a step on a stream: the stages of a Program, fused where that costs no bit. A
+// stage ends with the norm of the next one, since its product's kernel can do that, too.
 // Which kernels, and how large their grids are, is a function of a StepShape alone, so that what
 // was captured for a shape can be run again for every step of it: all else is read from device
 // memory.
@@ -17,6 +18,7 @@
 #include "kernels/cuda/activation_rows.h"
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/matmul.h"
+#include "kernels/cuda/matmul_tail.h"
 #include "kernels/cuda/moe_plan.h"
 #include "kernels/cuda/norm.h"
 #include "kernels/cuda/route.h"
@@ -33,11 +35,13 @@ namespace millrace::cuda {
 class Executor {
  public:
   // All pointers outlive the executor; kv_data is [num_layers] layers of the layout's bytes, in
-  // device memory. REQUIRES: the program is what Transformer emits (an attention stage is followed
-  // by its output projection, a router by its experts, those by a stage that begins with a norm).
+  // device memory. `fused`: kernels end with what follows them where that pays. REQUIRES: the
+  // program is what Transformer emits (a product of q, k and v is followed by their append, an
+  // attention stage by its output projection, a router by its experts; after what adds to the
+  // residual stream comes a stage that begins with a norm).
   Executor(const Program* program, const BackendLimits& limits, const DeviceFacts& device,
            const WeightStore* weights, const StepBuffers* buffers, const StepTables* tables,
-           std::byte* kv_data);
+           std::byte* kv_data, bool fused);
 
   // Puts one step, whose tables are written, on the stream; `slot` is where its sampled tokens go.
   // The first error of a launch, after which nothing more is put.
@@ -62,15 +66,24 @@ class Executor {
   }
   template <typename NextStage>
   const NextStage& Next() const;
+  // The norm with which a stage begins, over what this one leaves in x.
+  NormParams NormOf(const NormQkvStage& stage) const;
+  NormParams NormOf(const NormRouterStage& stage) const;
+  NormParams NormOf(const DenseFfnStage& stage) const;
+  NormParams NormOf(const NormHeadStage& stage) const;
 
   // Of `rows`, those formats that the weights read.
   ActivationRows RowsFor(const ActivationRows& rows, std::initializer_list<WeightId> readers) const;
   MatmulMatrix Matrix(WeightId weight, const ActivationRows& x) const;
   // All tokens of the step; one launch.
   MatmulParams OverTokens(std::int64_t k) const;
-  void Multiply(const MatmulParams& params);
-  // All tokens of the step, after the sum of the experts' outputs where they come before it.
+  void Multiply(const MatmulParams& params, const MatmulTail& tail = {});
+  MatmulTail Tail(TailKind kind) const;
+  // What comes after the last kernel that adds to x: the next stage's norm, where it has rows.
+  MatmulTail NormOfNext() const;
+  // All tokens of the step, after the sum of the experts' outputs where this stage is theirs.
   NormParams OverRows(WeightId weight, const ActivationRows& out) const;
+  MatmulTail RopeAppend(const QkNormRopeAppendStage& stage) const;
   KvLayerView KvLayer(std::int32_t layer) const;
   void Attend(const AttentionStage& stage, std::size_t wave);
   RouteParams Route(const NormRouterStage& stage) const;
@@ -88,6 +101,7 @@ class Executor {
   const StepTables* const tables_;
   std::byte* const kv_data_;
   const bool chained_;  // kernels/cuda/launch.h
+  const bool fused_;
 
   // Of the step that is put.
   const StepShape* shape_ = nullptr;

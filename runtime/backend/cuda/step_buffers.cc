@@ -7,6 +7,7 @@
 #include "kernels/cuda/sampling.h"
 #include "kernels/paged_kv.h"
 #include "runtime/backend/carver.h"
+#include "runtime/backend/cuda/cuda_status.h"
 
 namespace millrace::cuda {
 namespace {
@@ -64,8 +65,9 @@ StepBuffers Carve(const ProgramDims& d, const BackendLimits& limits, Carver* car
   }
   b.sampling_scratch = carver->Take<std::byte>(
       static_cast<std::int64_t>(SampleScratchBytes(limits.max_logit_rows, d.vocab)));
-  b.hidden_rows =
-      TakeAllRows(std::max(tokens, logits), std::max<std::int64_t>(d.hidden, heads), carver);
+  b.counters = carver->Take<std::int32_t>(kStepCounters);
+  b.hidden_rows = TakeAllRows(std::max(tokens, logits), d.hidden, carver);
+  b.attended_rows = TakeAllRows(tokens, heads, carver);
   b.ffn_rows = TakeAllRows(rows, d.ffn, carver);
   return b;
 }
@@ -91,6 +93,8 @@ absl::StatusOr<StepBuffers> StepBuffers::Allocate(const ProgramDims& dims,
   Carver carver(memory.data(), kPieceAlignment);
   StepBuffers buffers = Carve(dims, limits, &carver);
   buffers.memory = std::move(memory);
+  MILLRACE_RETURN_IF_ERROR(ToStatus(
+      cudaMemset(buffers.counters, 0, kStepCounters * sizeof(std::int32_t)), "clearing counters"));
   return buffers;
 }
 

@@ -15,6 +15,10 @@
 
 namespace millrace::cuda {
 
+// Counters of groups of blocks (kernels/cuda/last_block.h): 8 tokens' pairs with 8 experts, or 16
+// tokens of a dense feed-forward, have less than a tenth of them.
+inline constexpr std::int32_t kStepCounters = 16384;
+
 // T = max_tokens, L = max_logit_rows, K = experts per token (1 if dense), E = experts (1 if dense),
 // P = positions of max_context.
 struct StepBuffers {
@@ -40,9 +44,12 @@ struct StepBuffers {
   SampleResult* sampled[2] = {};         // [L]
   std::int32_t* sampled_tokens[2] = {};  // [L]
   std::byte* sampling_scratch = nullptr;
-  // Activations in each format; the same memory serves hidden and attended rows in turn.
-  ActivationRows hidden_rows;  // [max(T, L)] rows of max(H, Nq * D)
-  ActivationRows ffn_rows;     // [T * K] rows of F
+  std::int32_t* counters = nullptr;  // [kStepCounters], 0 between kernels
+  // Activations in each format. The kernel that reads attended rows ends with writing hidden ones,
+  // while it still reads others.
+  ActivationRows hidden_rows;    // [max(T, L)] rows of H
+  ActivationRows attended_rows;  // [T] rows of Nq * D
+  ActivationRows ffn_rows;       // [T * K] rows of F
 
   // Device bytes that Allocate takes.
   static std::int64_t Bytes(const ProgramDims& dims, const BackendLimits& limits);
