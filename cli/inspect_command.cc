@@ -19,6 +19,7 @@
 #include "cli/bench_probe.h"
 #include "cli/cli_util.h"
 #include "cli/commands.h"
+#include "runtime/backend/cuda_weight_bytes.h"
 #include "runtime/runner/model_loader.h"
 #include "runtime/runner/verify_model.h"
 #include "runtime/tokenizer/chat_template.h"
@@ -38,7 +39,12 @@ constexpr std::uint64_t kCachedBytes = std::uint64_t{128} << 20;
 struct TypeTotal {
   int tensors = 0;
   std::uint64_t bytes = 0;
+  std::uint64_t cuda_bytes = 0;  // once the CUDA backend has laid them out
 };
+
+std::uint64_t CudaBytes(const GgufTensor& tensor) {
+  return static_cast<std::uint64_t>(CudaWeightBytes(tensor.dtype, tensor.shape));
+}
 
 std::map<std::string, TypeTotal> TotalsByType(const GgufFile& file) {
   std::map<std::string, TypeTotal> totals;
@@ -46,6 +52,7 @@ std::map<std::string, TypeTotal> TotalsByType(const GgufFile& file) {
     TypeTotal& total = totals[std::string(Info(tensor.dtype).name)];
     ++total.tensors;
     total.bytes += tensor.size_bytes;
+    total.cuda_bytes += CudaBytes(tensor);
   }
   return totals;
 }
@@ -98,7 +105,8 @@ nlohmann::ordered_json TensorsJson(const GgufFile& file) {
                    {"type", Info(tensor.dtype).name},
                    {"shape", tensor.shape},
                    {"offset_bytes", tensor.offset_bytes},
-                   {"bytes", tensor.size_bytes}});
+                   {"bytes", tensor.size_bytes},
+                   {"cuda_bytes", CudaBytes(tensor)}});
   }
   return out;
 }
@@ -170,6 +178,8 @@ void PrintJson(const ModelInspection& model, const Findings& found, bool tensors
                                 {"architecture", facts.architecture},
                                 {"quantisation", facts.quantisation},
                                 {"file_bytes", facts.file_bytes},
+                                {"weight_bytes", model.weight_bytes},
+                                {"cuda_weight_bytes", model.cuda_weight_bytes},
                                 {"parameters", facts.parameters},
                                 {"active_parameters", facts.active_parameters},
                                 {"layers", facts.layers},
@@ -184,7 +194,8 @@ void PrintJson(const ModelInspection& model, const Findings& found, bool tensors
                                   {"fp8", model.kv_bytes_per_token_fp8},
                                   {"f32", model.kv_bytes_per_token_f32}}}};
   for (const auto& [type, total] : TotalsByType(*model.file)) {
-    out["tensor_types"][type] = {{"tensors", total.tensors}, {"bytes", total.bytes}};
+    out["tensor_types"][type] = {
+        {"tensors", total.tensors}, {"bytes", total.bytes}, {"cuda_bytes", total.cuda_bytes}};
   }
   for (const auto& [key, value] : model.file->metadata()) {
     out["metadata"][std::string(key)] = ToJson(value);
@@ -246,6 +257,10 @@ void PrintSummary(const ModelInspection& model, const Findings& found) {
                                 ? absl::StrCat("fits: ", *model.memory_plan)
                                 : absl::StrCat("does not fit: ",
                                                std::string(model.memory_plan.status().message())));
+  if (model.cuda_weight_bytes != model.weight_bytes) {
+    PrintLine("on a GPU", absl::StrCat("weights take ", Sized(model.cuda_weight_bytes), ", ",
+                                       Sized(model.weight_bytes), " in the file"));
+  }
   const std::string reads =
       absl::StrFormat("%s of weights a token, %.1f GB/s read here",
                       Sized(model.weight_bytes_per_token), found.read_gb_per_second);
@@ -262,12 +277,20 @@ void PrintSummary(const ModelInspection& model, const Findings& found) {
                                                       : "NOT all finite numbers, see below");
 }
 
+// The last column stays empty where a GPU holds what the file does.
+void PrintTypes(const GgufFile& file) {
+  std::printf("\n%-8s %8s %12s %12s\n", "type", "tensors", "bytes", "on a GPU");
+  for (const auto& [type, total] : TotalsByType(file)) {
+    const std::string on_gpu =
+        total.cuda_bytes == total.bytes ? "" : absl::StrFormat(" %12s", Sized(total.cuda_bytes));
+    std::printf("%-8s %8d %12s%s\n", type.c_str(), total.tensors, Sized(total.bytes).c_str(),
+                on_gpu.c_str());
+  }
+}
+
 void PrintText(const ModelInspection& model, const Findings& found, bool tensors) {
   PrintSummary(model, found);
-  std::printf("\n%-8s %8s %12s\n", "type", "tensors", "bytes");
-  for (const auto& [type, total] : TotalsByType(*model.file)) {
-    std::printf("%-8s %8d %12s\n", type.c_str(), total.tensors, Sized(total.bytes).c_str());
-  }
+  PrintTypes(*model.file);
   std::printf("\nmetadata\n");
   for (const auto& [key, value] : model.file->metadata()) {
     const std::string text =

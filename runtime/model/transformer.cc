@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "base/check.h"
 #include "base/status.h"
+#include "runtime/backend/cuda_weight_bytes.h"
 #include "runtime/model/tensor_names.h"
 
 namespace millrace {
@@ -180,6 +181,12 @@ absl::Status Transformer::CheckTensors(const GgufFile& file) const {
 
 std::uint64_t Transformer::WeightBytes(const GgufFile& file) const {
   return SumTensors(file, Tensors(), [](const GgufTensor& t) { return t.size_bytes; });
+}
+
+std::uint64_t Transformer::CudaWeightBytes(const GgufFile& file) const {
+  return SumTensors(file, Tensors(), [](const GgufTensor& t) {
+    return static_cast<std::uint64_t>(millrace::CudaWeightBytes(t.dtype, t.shape));
+  });
 }
 
 std::uint64_t Transformer::NumParameters(const GgufFile& file) const {

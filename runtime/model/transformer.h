@@ -40,8 +40,10 @@ class Transformer {
   // does not know: a weight that nobody reads means that this is another network.
   absl::Status CheckTensors(const GgufFile& file) const;
 
-  // Bytes of the tensors that LoadWeights reads, and the sizes of the network without weights.
+  // Bytes of the tensors that Load reads, and the sizes of the network without weights.
   std::uint64_t WeightBytes(const GgufFile& file) const;
+  // Bytes of them once the CUDA backend has laid them out. REQUIRES: CheckTensors passed.
+  std::uint64_t CudaWeightBytes(const GgufFile& file) const;
   ProgramDims Dims() const;
 
   // Gives all tensors to the backend and returns the Program over them. `progress` is called with

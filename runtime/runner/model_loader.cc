@@ -76,6 +76,14 @@ absl::StatusOr<Transformer> ReadTransformer(const GgufFile& file) {
   return transformer;
 }
 
+bool OnHost(const Backend& backend) { return absl::StartsWith(backend.device(), "cpu"); }
+
+// What the weights will take of the memory that the backend has.
+std::int64_t WeightBytesOn(const Backend& backend, const Transformer& model, const GgufFile& file) {
+  return static_cast<std::int64_t>(OnHost(backend) ? model.WeightBytes(file)
+                                                   : model.CudaWeightBytes(file));
+}
+
 // `available_bytes` is the backend's before it takes weights, which take `weight_bytes`.
 absl::StatusOr<MemoryPlan> Plan(const LoadOptions& options, const Transformer& model,
                                 const Backend& backend, const BackendLimits& limits,
@@ -96,8 +104,7 @@ absl::StatusOr<MemoryPlan> Plan(const LoadOptions& options, const Transformer& m
   request.context = options.context;
   request.kv_cache_bytes = options.kv_cache_bytes;
   request.max_num_seqs = options.max_num_seqs;
-  request.cache_share =
-      absl::StartsWith(backend.device(), "cpu") ? kShareOfHostMemory : options.kv_cache_fraction;
+  request.cache_share = OnHost(backend) ? kShareOfHostMemory : options.kv_cache_fraction;
   return PlanMemory(request);
 }
 
@@ -214,7 +221,7 @@ absl::StatusOr<ModelInspection> InspectModel(const LoadOptions& options) {
   BackendLimits limits = MakeLimits(options, transformer.config());
   const absl::StatusOr<MemoryPlan> plan =
       Plan(options, transformer, *backend, limits, backend->AvailableBytes(),
-           static_cast<std::int64_t>(transformer.WeightBytes(*file)));
+           WeightBytesOn(*backend, transformer, *file));
   limits.max_context = plan.ok() ? plan->context : transformer.config().context_length;
   ModelInspection out;
   out.file = file;
@@ -231,6 +238,8 @@ absl::StatusOr<ModelInspection> InspectModel(const LoadOptions& options) {
   if (transformer.config().head_dim % KvHeadDimMultiple(KvDType::kQ8_0) == 0) {
     out.kv_bytes_per_token_q8_0 = KvBytesPerToken(limits.kv, KvDType::kQ8_0);
   }
+  out.weight_bytes = transformer.WeightBytes(*file);
+  out.cuda_weight_bytes = transformer.CudaWeightBytes(*file);
   out.weight_bytes_per_token = transformer.WeightBytesPerToken(*file);
   out.available_bytes = backend->AvailableBytes();
   return out;
@@ -256,16 +265,17 @@ absl::StatusOr<LoadedModel> LoadModel(const LoadOptions& options) {
   BackendLimits limits = MakeLimits(options, transformer.config());
   const std::uint64_t total = transformer.WeightBytes(file);
   const std::int64_t available = backend->AvailableBytes();
-  // What does not fit even as the file has it is refused before it is read.
-  MILLRACE_ASSIGN_OR_RETURN(MemoryPlan plan, Plan(options, transformer, *backend, limits, available,
-                                                  static_cast<std::int64_t>(total)));
+  const std::int64_t planned = WeightBytesOn(*backend, transformer, file);
+  // What does not fit is refused before it is read.
+  MILLRACE_ASSIGN_OR_RETURN(MemoryPlan plan,
+                            Plan(options, transformer, *backend, limits, available, planned));
   MILLRACE_ASSIGN_OR_RETURN(const Program program,
                             transformer.Load(file, backend.get(), [&](std::uint64_t loaded) {
                               if (options.progress) options.progress(loaded, total);
                             }));
   MILLRACE_RETURN_IF_ERROR(CheckUnchanged(cache, file));
-  // Some types take more memory than in the file, up to three times as much on a GPU.
-  if (backend->weight_bytes() > static_cast<std::int64_t>(total)) {
+  // The CPU's kernels fill up some matrices to whole tiles.
+  if (backend->weight_bytes() > planned) {
     MILLRACE_ASSIGN_OR_RETURN(
         plan, Plan(options, transformer, *backend, limits, available, backend->weight_bytes()));
   }

@@ -87,6 +87,8 @@ struct ModelInspection {
   std::uint64_t kv_bytes_per_token_f32 = 0;
   std::uint64_t kv_bytes_per_token_fp8 = 0;
   std::uint64_t kv_bytes_per_token_q8_0 = 0;  // 0 where the heads do not allow it
+  std::uint64_t weight_bytes = 0;             // of the tensors in the file
+  std::uint64_t cuda_weight_bytes = 0;        // of them on a GPU, here or elsewhere
   std::uint64_t weight_bytes_per_token = 0;   // read for a step of one sequence
   std::int64_t available_bytes = 0;           // on this machine now
   absl::StatusOr<std::string> memory_plan;    // the line, or why it does not fit

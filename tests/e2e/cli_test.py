@@ -2,6 +2,7 @@
 import concurrent.futures
 import hashlib
 import json
+import math
 import os
 import pathlib
 import struct
@@ -217,6 +218,27 @@ class CommandLine(unittest.TestCase):
         self.assertGreater(decode["weight_bytes_per_token"], found["file_bytes"] / 4)
         self.assertGreater(decode["read_gb_per_second"], 0.1)
         self.assertNotIn("verify", found)
+
+    def test_inspect_says_what_weights_take_on_a_gpu_where_none_is(self):
+        model = next(m for m in tiny_models.MODELS if m.name == "qwen3moe-q2_k")
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "q2_k.gguf"
+            tiny_models.write_gguf(path, model, tiny_models.make_weights(model, numpy.random.default_rng(1)))
+            found = json.loads(run_cli("inspect", path, "--json", "--tensors").stdout)
+            shown = run_cli("inspect", path).stdout
+        # Bytes of 256 values of a row: int8, with a scale for each 16 (Q2_K: and a minimum), and d (Q2_K: and dmin).
+        units = {"Q2_K": 256 + 16 + 2 * 2, "Q3_K": 256 + 16 + 2}
+        for tensor in found["tensors"]:
+            *experts, rows, k = (1, *tensor["shape"])
+            padded = math.prod(experts) * math.ceil(rows / 16) * 16 * math.ceil(k / 256)
+            self.assertEqual(tensor["cuda_bytes"], padded * units[tensor["type"]] if tensor["type"] in units else tensor["bytes"],
+                             tensor)
+        total = sum(tensor["cuda_bytes"] for tensor in found["tensors"])
+        self.assertEqual(found["cuda_weight_bytes"], total)
+        self.assertGreater(total, 2 * found["weight_bytes"])
+        self.assertIn(f"weights take {total / 1e6:.2f} MB, {found['weight_bytes'] / 1e6:.2f} MB in the file", shown)
+        # Types that a GPU holds as the file does are not worth a line.
+        self.assertNotIn("in the file", run_cli("inspect", MODEL).stdout)
 
     def test_inspect_verifies_every_byte(self):
         done = run_cli("inspect", MODEL, "--verify", "--json")

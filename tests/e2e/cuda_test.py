@@ -1,8 +1,11 @@
 """A server on the CUDA backend, which runs on an emulated GPU (tests/cuda/emulation): the program itself, with the module beside it."""
+import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -22,6 +25,8 @@ def tokens_of(server, prompt, **sampling):
 
 
 class CudaTest(unittest.TestCase):
+    PLANNED_MEMORY = 512 << 20  # of a GPU: less than a cache for all sequences would take
+
     @classmethod
     def setUpClass(cls):
         # The module is looked for beside the program, so both are put into a folder of their own.
@@ -83,6 +88,22 @@ class CudaTest(unittest.TestCase):
 
     def test_a_model_that_does_not_fit_the_gpu_is_refused_with_the_numbers(self):
         self.assertIn("weights take", self.refusal("--device", "cuda:0", memory=str(1 << 24)))
+
+    def test_inspect_plans_a_gpus_memory_as_the_server_does(self):
+        env = os.environ | {"MILLRACE_EMULATION_MEMORY": str(self.PLANNED_MEMORY)}
+        with tempfile.TemporaryDirectory() as folder:
+            # Of a type that takes three times as much on a GPU as in the file.
+            model = pathlib.Path(folder) / "q2_k.gguf"
+            subprocess.run([sys.executable, harness.ROOT / "tools/synth_gguf.py", model, "--preset", "tiny", "--layers", "1", "--quant", "q2_k"],
+                           check=True, capture_output=True)
+            done = subprocess.run([self.binary, "inspect", "--json", model], env=env, capture_output=True, text=True, timeout=60)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            planned = json.loads(done.stdout)["memory"]["plan"]
+            with Server(model=model, binary=self.binary, env=env) as server:
+                self.assertIn(planned, server.log())
+            # The cache takes what is left and not all that it could use, so the size of the weights shows in the plan.
+            context, positions = map(int, re.match(r"context (\d+) .* for (\d+) positions", planned).groups())
+            self.assertLess(positions, 64 * context)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
-#include "kernels/cuda/weight_layout.h"
 #include "kernels/dequantize.h"
 #include "runtime/backend/cuda/cuda_status.h"
+#include "runtime/backend/cuda_weight_bytes.h"
 #include "runtime/backend/weight_check.h"
 
 namespace millrace::cuda {
@@ -35,9 +35,7 @@ absl::StatusOr<WeightId> WeightStore::Load(std::string_view name, DType dtype,
                    .rows = shape.size() >= 2 ? shape[shape.size() - 2] : 1,
                    .k = shape.back()};
   const bool vector = shape.size() == 1;
-  const std::int64_t bytes =
-      vector ? shape.back() * std::int64_t{sizeof(float)}
-             : weight->shape.experts * LaidOutBytes(dtype, weight->shape.rows, weight->shape.k);
+  const std::int64_t bytes = CudaWeightBytes(dtype, shape);
   MILLRACE_ASSIGN_OR_RETURN(
       weight->bytes,
       DeviceMemory::Allocate(bytes, absl::StrCat("tensor '", std::string(name), "'")));
