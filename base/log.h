@@ -41,7 +41,7 @@ struct LogField {
 
 // Writes `message` with `fields` when `level` is on:
 //   text  2026-11-24T02:00:00.123Z info model loaded tensors=75 seconds=0.021
-//   json  {"time":"…","level":"info","message":"model loaded","tensors":75,"seconds":"0.021"}
+//   json  {"time":"…","level":"info","message":"model loaded","tensors":75,"seconds":0.021}
 void Log(LogLevel level, std::string_view message, std::initializer_list<LogField> fields = {});
 void LogFields(LogLevel level, std::string_view message, std::span<const LogField> fields);
 

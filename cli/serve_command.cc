@@ -171,7 +171,7 @@ absl::StatusOr<std::unique_ptr<Loaded>> Load(const ServeOptions& options, const 
        {"architecture", facts.architecture},
        {"quantisation", facts.quantisation},
        {"device", facts.device},
-       {"seconds", absl::StrCat(ToSeconds(clock->Now() - begin))}});
+       {"seconds", ToSeconds(clock->Now() - begin)}});
   Log(LogLevel::kInfo, loaded->model.memory_plan);
   return loaded;
 }

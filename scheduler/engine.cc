@@ -6,7 +6,6 @@
 #include <utility>
 #include <variant>
 
-#include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "base/mutex.h"
 #include "base/status.h"
@@ -173,7 +172,7 @@ class ThreadedEngine final : public Engine {
         scheduler_.Credit(credit->id, credit->tokens_delivered);
       } else {
         const std::int32_t blocks = scheduler_.FlushPrefixCache();
-        Log(LogLevel::kInfo, "prefix cache flushed", {{"blocks", absl::StrCat(blocks)}});
+        Log(LogLevel::kInfo, "prefix cache flushed", {{"blocks", blocks}});
       }
     }
     // What this changed is published with the step it leads to; after a failure there is none.

@@ -5,6 +5,8 @@ import json
 import math
 import os
 import pathlib
+import re
+import signal
 import struct
 import sys
 import tempfile
@@ -13,7 +15,7 @@ import unittest
 import grpc
 import numpy
 
-from harness import MODEL, ROOT, Server, generate_in_process, main, pb_grpc, run_cli
+from harness import MODEL, ROOT, Server, generate, generate_in_process, main, pb_grpc, run_cli
 
 sys.path.insert(0, str(ROOT / "tests/golden"))
 import tiny_models  # noqa: E402
@@ -83,6 +85,25 @@ class CommandLine(unittest.TestCase):
             self.assertTrue(any(b"/cach" in line for line in lines), lines)
             for line in lines:
                 json.loads(line.decode())
+
+    def test_numbers_of_the_log_are_numbers_in_json(self):
+        with tempfile.TemporaryDirectory() as cache, Server("--log-format", "json", "--weight-cache", cache) as server:
+            server.process.send_signal(signal.SIGUSR1)
+            for _ in range(1000):
+                if "prefix cache flushed" in server.log():
+                    break
+                self.assertEqual(server.http("/livez")[0], 200)
+            generate(server, "Once", max_new_tokens=2)
+            server.terminate()
+            self.assertEqual(server.wait(), 0)
+            lines = [json.loads(line) for line in server.log().splitlines()]
+        by_message = {line["message"]: line for line in lines}
+        for message, field in (("model loaded", "seconds"), ("weights kept in the cache for the next start", "bytes"),
+                               ("prefix cache flushed", "blocks"), ("request", "generated_tokens")):
+            self.assertIsInstance(by_message[message][field], (int, float), message)
+        for line in lines:
+            for name, value in line.items():
+                self.assertFalse(isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d*)?(e[-+]?\d+)?", value), (name, line))
 
     def test_what_a_server_or_a_file_says_is_no_command_to_the_terminal(self):
         class Hostile(pb_grpc.GenerationServiceServicer):

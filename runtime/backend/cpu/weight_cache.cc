@@ -168,7 +168,7 @@ void WeightCache::Finish() {
   if (::fdatasync(fd_) != 0 || !TakeName()) return GiveUp("cannot be written", errno);
   temporary_.clear();
   Log(LogLevel::kInfo, "weights kept in the cache for the next start",
-      {{"file", path_}, {"bytes", absl::StrCat(cursor_)}});
+      {{"file", path_}, {"bytes", cursor_}});
 }
 
 }  // namespace millrace::cpu
