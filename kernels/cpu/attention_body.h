@@ -18,13 +18,14 @@
 
 namespace millrace::cpu {
 
-inline constexpr int kRowBatch = 32;
+// A tile is widened once for so many rows; q, o and scores of them lie in the second-level cache.
+inline constexpr int kRowBatch = 64;
 inline constexpr int kTile = 32;
 inline constexpr int kMaxHeadDim = 256;
 // Not a power of two, so that rows do not compete for the same cache sets.
 inline constexpr int kScoreStride = kKvPartition + 16;
 
-// About 130 KiB on the stack. Rows of q, o and tile are `dim` floats apart: head_dim rounded up to
+// About 230 KiB on the stack. Rows of q, o and tile are `dim` floats apart: head_dim rounded up to
 // 32, filled with zeros.
 struct AttentionScratch {
   alignas(64) float q[kRowBatch * kMaxHeadDim];

@@ -78,6 +78,13 @@ class NextTile {
   std::uintptr_t share_;
 };
 
+// Makes the compiler read a tile from where it was stored. It would keep the values in registers
+// for the kernels that it inlines, of which there are too many, and store them a second time.
+template <typename T>
+inline void KeepInMemory(T* tile) {
+  asm volatile("" : "+m"(*tile) : : "memory");
+}
+
 // Of a tile that is read in `units`, each of them for `columns`.
 template <typename V>
 inline NextTile NextTileOf(const std::byte* next, std::int64_t w_tile_bytes, std::int64_t units,
@@ -145,6 +152,7 @@ struct SuperBlockWalk {
       next.Prefetch();
       StoreQuads<V> sink{tile.q};
       UnpackTile<V>(static_cast<const Block*>(nullptr), stored.At(b), tile, sink);
+      KeepInMemory(&tile);
       next.Prefetch();
       const std::int64_t x_offset = b * static_cast<std::int64_t>(sizeof(ActivationQ8x256));
       ForColumnGroups<kGroup>(columns, [&]<int kColumns>(int at) {
@@ -186,6 +194,7 @@ struct BlocksWalk {
         StoreVector(tile.d[i], scales.d);
         if constexpr (BlockTraits<Block>::kMinimums) StoreVector(tile.m[i], scales.m);
       }
+      KeepInMemory(&tile);
       next.Prefetch();
       const std::int64_t x_offset = b * static_cast<std::int64_t>(sizeof(ActivationQ8x32));
       ForColumnGroups<kGroup>(columns, [&]<int kColumns>(int at) {

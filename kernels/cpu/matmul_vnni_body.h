@@ -230,8 +230,8 @@ struct VnniLevel : R {
 
   // isum[c] = sum over sub-blocks of the scale times the sum of products.
   template <typename Block, int kColumns>
-  static void DotValues(const SuperBlockTile<VnniLevel>& tile,
-                        const ActivationQ8x256* const* blocks, V* isum) {
+  [[gnu::always_inline]] static void DotValues(const SuperBlockTile<VnniLevel>& tile,
+                                               const ActivationQ8x256* const* blocks, V* isum) {
     constexpr int kSubBlocks = SuperBlockTraits<Block>::kSubBlocks;
     constexpr int kSteps = 64 / kSubBlocks;
 #pragma GCC unroll 8
