@@ -6,8 +6,15 @@
 // The order of operations is that of docs/numerics.md, whichever thread does them: the 16 lanes of
 // a dot product and their tree are one thread's, the 16 lanes of the softmax are half a warp, and
 // an element of the output is one thread's chain over ascending positions.
+//
+// Where a tail is asked for, the block that writes the last entry of a part of a token merges it.
+// What the tail needs of shared memory lies where queries, tiles and scores were.
 #include "kernels/cuda/attention.h"
 
+#include <algorithm>
+#include <bit>
+
+#include "kernels/cuda/attention_merge_block.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/exp.h"
 #include "kernels/cuda/kv_rows.h"
@@ -21,6 +28,8 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarpSize;
+// Shared memory leaves no room for more on a multiprocessor, so registers need not either.
+constexpr int kMinBlocks = 2;
 // Positions that are copied together: blocks of the cache are multiples of it, and so their bytes
 // follow each other and are a multiple of 16.
 constexpr int kRun = 16;
@@ -63,24 +72,46 @@ __host__ __device__ constexpr int RowStride(int dim) { return dim + 4; }
 // Shared memory of a block, in this order.
 template <typename T>
 struct Space {
-  float* q;        // [kRows][RowStride]
-  float* tile;     // [kKeys][RowStride]
-  float* scores;   // [256][kScoreStride]
-  std::byte* raw;  // [kStages][kKeys] rows of the cache
-  int* limits;     // [kRows] positions of the partition that a row sees
-  int* queries;    // [kRows] its query: token * num_heads + head
-  int* entries;    // [kRows] its entry in the partials
+  float* q;         // [kRows][RowStride]
+  float* tile;      // [kKeys][RowStride]
+  float* scores;    // [256][kScoreStride]
+  std::byte* raw;   // [kStages][kKeys] rows of the cache
+  int* limits;      // [kRows] positions of the partition that a row sees
+  int* queries;     // [kRows] its query: token * num_heads + head
+  int* entries;     // [kRows] its entry in the partials; negative: it has but this one, kept here
+  float* sums;      // [kRows][2] maximum and sum of its scores
+  unsigned* whole;  // bit i: with row i of the block a part of a token is whole
 };
 
 template <typename T>
 constexpr int FloatsBefore(int dim) {
   return (T::kRows + T::kKeys) * RowStride(dim) + kKvPartition * T::kScoreStride;
 }
+// Of all that is free when the walks are done.
+template <typename T>
+constexpr std::size_t BytesOfWalks(int dim, int row_bytes) {
+  return static_cast<std::size_t>(FloatsBefore<T>(dim)) * sizeof(float) +
+         static_cast<std::size_t>(StagesFor<T>(dim) * T::kKeys * row_bytes);
+}
 template <typename T>
 constexpr std::size_t SharedBytes(int dim, int row_bytes) {
-  return static_cast<std::size_t>(FloatsBefore<T>(dim)) * sizeof(float) +
-         static_cast<std::size_t>(StagesFor<T>(dim) * T::kKeys * row_bytes) +
-         3 * T::kRows * sizeof(int);
+  return BytesOfWalks<T>(dim, row_bytes) + (5 * T::kRows + 1) * sizeof(int);
+}
+
+// Heads that the tail merges at a time, and where the entries lie that are kept in shared memory:
+// behind the space of the merge, [kRows][dim + 2].
+template <typename T>
+__host__ __device__ constexpr int MostMerged(int part) {
+  return part < T::kRows ? T::kRows : part;
+}
+template <typename T>
+__host__ __device__ constexpr int FloatsBeforeKept(int part, int dim) {
+  return MergeFloats(MostMerged<T>(part), dim);
+}
+template <typename T>
+constexpr std::size_t TailBytes(int part, int dim) {
+  return static_cast<std::size_t>(FloatsBeforeKept<T>(part, dim) + T::kRows * (dim + 2)) *
+         sizeof(float);
 }
 
 template <typename T>
@@ -93,6 +124,8 @@ __device__ Space<T> SpaceOf(int dim, int row_bytes) {
   s.limits = reinterpret_cast<int*>(s.raw + StagesFor<T>(dim) * T::kKeys * row_bytes);
   s.queries = s.limits + T::kRows;
   s.entries = s.queries + T::kRows;
+  s.sums = reinterpret_cast<float*>(s.entries + T::kRows);
+  s.whole = reinterpret_cast<unsigned*>(s.sums + 2 * T::kRows);
   return s;
 }
 
@@ -102,6 +135,7 @@ struct Rows {
   int kv_head;
   int count;      // rows of the block
   int positions;  // of the partition, that some row of the block sees
+  int part;       // heads that are merged as a whole, 0: none here
 };
 
 // Looks up the block's rows: those from `first` on of the unit. Rows that are not there repeat the
@@ -119,6 +153,10 @@ __device__ void FindRows(const AttentionParams& p, const AttentionUnit& unit, in
   s.limits[thread] = seen < 0 ? 0 : (seen > kKvPartition ? kKvPartition : seen);
   s.queries[thread] = token * p.num_heads + head;
   s.entries[thread] = (p.partial_start[token] + unit.partition) * p.num_heads + head;
+  // A token's only partition, and all heads that it is merged with are rows of this block.
+  const bool kept = rows.part > 0 && T::kRows % rows.part == 0 && group % rows.part == 0 &&
+                    unit.partition == 0 && seen <= kKvPartition;
+  if (kept) s.entries[thread] = -1;
 }
 
 template <typename T>
@@ -298,13 +336,7 @@ __device__ void ScoreTile(float scale, int begin, int dim, const Space<T>& s) {
   }
 }
 
-template <typename T>
-__device__ float* EntryOf(const AttentionParams& p, int row, int dim, const Space<T>& s) {
-  return p.partials + std::int64_t{s.entries[row]} * (dim + 2);
-}
-
-// Scores of one row to exp(score - max) in place, by half a warp; all 32 threads. Writes max and
-// sum to the row's entry.
+// Scores of one row to exp(score - max) in place, by half a warp; all 32 threads.
 template <typename T>
 __device__ void SoftmaxRow(float* scores, int seen, int lane, float* max_and_sum) {
   constexpr int kPerLane = kKvPartition / kLanes16;
@@ -329,20 +361,19 @@ __device__ void SoftmaxRow(float* scores, int seen, int lane, float* max_and_sum
     sum = sum + weight;
   }
   sum = Sum16(sum);
-  if (lane == 0 && max_and_sum != nullptr) {
+  if (lane == 0) {
     max_and_sum[0] = max;
     max_and_sum[1] = sum;
   }
 }
 
 template <typename T>
-__device__ void Softmax(const AttentionParams& p, const Rows& rows, int dim, const Space<T>& s) {
+__device__ void Softmax(const Space<T>& s) {
   const int lane = static_cast<int>(threadIdx.x) % kLanes16;
   // Two rows a warp, and kRows is even: both halves of a warp go through together.
   for (int row = static_cast<int>(threadIdx.x) / kLanes16; row < T::kRows;
        row += kThreads / kLanes16) {
-    float* out = row < rows.count ? EntryOf(p, row, dim, s) + dim : nullptr;
-    SoftmaxRow<T>(s.scores + row, s.limits[row], lane, out);
+    SoftmaxRow<T>(s.scores + row, s.limits[row], lane, s.sums + 2 * row);
   }
 }
 
@@ -422,13 +453,28 @@ __device__ void AddTile(int begin, int dim, const Space<T>& s, Outputs<T, kPasse
   AddPositions<T, kPasses, true>(weights, s.tile, stride, dim, all, some, seen, out);
 }
 
+// Where a row's entry goes. Those that are kept here lie where the walks worked.
+template <typename T>
+__device__ float* EntryOf(const AttentionParams& p, const Rows& rows, int row, int dim,
+                          const Space<T>& s) {
+  const int entry = s.entries[row];
+  if (entry >= 0) return p.partials + std::int64_t{entry} * (dim + 2);
+  return BlockShared<float>() + FloatsBeforeKept<T>(rows.part, dim) + row * (dim + 2);
+}
+
 template <typename T, int kPasses>
-__device__ void WriteOutputs(const AttentionParams& p, const Rows& rows, int dim, const Space<T>& s,
+__device__ void WriteEntries(const AttentionParams& p, const Rows& rows, int dim, const Space<T>& s,
                              const Outputs<T, kPasses>& out) {
+  const int thread = static_cast<int>(threadIdx.x);
+  if (thread < rows.count) {
+    float* entry = EntryOf(p, rows, thread, dim, s);
+    entry[dim] = s.sums[2 * thread];
+    entry[dim + 1] = s.sums[2 * thread + 1];
+  }
 #pragma unroll
   for (int r = 0; r < T::kOutRows; ++r) {
     if (out.row + r >= rows.count) continue;
-    float* entry = EntryOf(p, out.row + r, dim, s);
+    float* entry = EntryOf(p, rows, out.row + r, dim, s);
 #pragma unroll
     for (int pass = 0; pass < kPasses; ++pass) {
       const int at = pass * kPassDims + out.dim;
@@ -447,9 +493,82 @@ __device__ void WriteOutputs(const AttentionParams& p, const Rows& rows, int dim
   }
 }
 
-// kDim is head_dim, or 0 where that is known at the launch only.
+// Counts the entries that the block wrote. A part of a token is whole when all of its heads have
+// one for each partition that the token sees; bit i of the result says that one is with row i.
+template <typename T>
+__device__ unsigned CountEntries(const AttentionParams& p, const Rows& rows, const Space<T>& s) {
+  static_assert(T::kRows <= kWarpSize);
+  const int row = static_cast<int>(threadIdx.x);
+  SyncBlock();  // what the block's threads wrote happens before what the first warp does now
+  if (row < kWarpSize) {
+    FenceDevice();
+    bool whole = false;
+    if (row < rows.count && s.limits[row] > 0) {
+      const int query = s.queries[row];
+      if (s.entries[row] < 0) {
+        whole = query % rows.part == 0;
+      } else {
+        const int partitions = p.positions[query / p.num_heads] / kKvPartition + 1;
+        std::int32_t* counter = p.tail.counters + query / rows.part;
+        whole = AtomicAdd(counter, 1) == partitions * rows.part - 1;
+        if (whole) *counter = 0;  // for the next kernel: nobody else of this one comes
+      }
+    }
+    FenceDevice();  // no later read of the block is older than the counts
+    const unsigned all = Ballot(whole);
+    if (row == 0) *s.whole = all;
+  }
+  SyncBlock();
+  return *s.whole;
+}
+
+// The part that is whole with the first of the rows `whole`, and those behind it of the same token,
+// as many as there is room for; takes their rows away.
+template <typename T>
+__device__ MergeHeads TakeParts(const AttentionParams& p, const Rows& rows, int dim,
+                                const Space<T>& s, unsigned* whole) {
+  const auto next_row = [whole] { return std::popcount((*whole & (0U - *whole)) - 1U); };
+  const int row = next_row();
+  const int first = s.queries[row] / rows.part;  // of all tokens' parts
+  const int parts_of_token = p.num_heads / rows.part;
+  const int room = MostMerged<T>(rows.part) / rows.part;
+  const int left = parts_of_token - first % parts_of_token;
+  const int most = room < left ? room : left;
+  int parts = 0;
+  do {
+    *whole &= *whole - 1U;
+    ++parts;
+  } while (*whole != 0 && parts < most && s.queries[next_row()] / rows.part == first + parts);
+  MergeHeads heads;
+  heads.token = first / parts_of_token;
+  heads.first = first % parts_of_token * rows.part;
+  heads.count = parts * rows.part;
+  heads.stride = std::int64_t{p.num_heads} * (dim + 2);
+  heads.partitions = p.positions[heads.token] / kKvPartition + 1;
+  heads.entries = s.entries[row] < 0 ? EntryOf(p, rows, row, dim, s)
+                                     : p.partials + p.partial_start[heads.token] * heads.stride +
+                                           heads.first * (dim + 2);
+  return heads;
+}
+
+// Merges what is whole with the block's entries.
+template <typename T>
+__device__ void MergeWhole(const AttentionParams& p, const Rows& rows, int dim, const Space<T>& s) {
+  unsigned whole = CountEntries<T>(p, rows, s);
+  while (whole != 0) {
+    const MergeHeads heads = TakeParts<T>(p, rows, dim, s, &whole);
+    const MergeSpace space = MergeSpaceAt(BlockShared<float>(), heads.count, dim);
+    BeginMerge<kThreads>(heads.count, dim, space);
+    MergePartitions<kThreads>(heads, dim, space);
+    FinishMerge<kThreads>(heads, p.num_heads, dim, p.tail.out, space);
+    if (whole != 0) SyncBlock();  // the space is used anew
+  }
+}
+
+// kDim is head_dim, or 0 where that is known at the launch only; `part` as Rows has it.
 template <typename Kv, typename T, int kDim>
-__global__ void __launch_bounds__(kThreads) AttentionKernel(AttentionParams p) {
+__global__ void __launch_bounds__(kThreads, kMinBlocks)
+    AttentionKernel(AttentionParams p, int part) {
   const int index = static_cast<int>(blockIdx.x);
   const int first = static_cast<int>(blockIdx.z) * T::kRows;
   const bool exists = index < *p.num_units;
@@ -468,6 +587,7 @@ __global__ void __launch_bounds__(kThreads) AttentionKernel(AttentionParams p) {
                unit.partition * (kKvPartition / p.kv.layout.block_size);
   rows.kv_head = static_cast<int>(blockIdx.y);
   rows.count = left < T::kRows ? left : T::kRows;
+  rows.part = part;
   FindRows<T>(p, unit, first, rows, s);
   SyncBlock();
   rows.positions = MostSeen<T>(s);
@@ -485,7 +605,7 @@ __global__ void __launch_bounds__(kThreads) AttentionKernel(AttentionParams p) {
     const Run next = RunOf<T>(p, rows, tile + kStages);
     WaitCopies<kStages - 1>();
     SyncBlock();  // the bytes are there, and nobody works on the tile before
-    if (tile == walk) Softmax<T>(p, rows, dim, s);
+    if (tile == walk) Softmax<T>(s);
     WidenTile<Kv, T, kStages>(rows, tile, dim, s);
     SyncBlock();
     StageTile<Kv, T, kStages>(p, rows, next, dim, s);
@@ -496,8 +616,10 @@ __global__ void __launch_bounds__(kThreads) AttentionKernel(AttentionParams p) {
     }
   }
   LetNextBegin();
-  if (walk == 0) Softmax<T>(p, rows, dim, s);  // nothing is seen: -infinity and 0
-  WriteOutputs<T, kPasses>(p, rows, dim, s, out);
+  if (walk == 0) Softmax<T>(s);  // nothing is seen: -infinity and 0
+  SyncBlock();                   // the sums are there, and the tiles are free
+  WriteEntries<T, kPasses>(p, rows, dim, s, out);
+  if (part > 0) MergeWhole<T>(p, rows, dim, s);
 }
 
 template <typename F>
@@ -511,6 +633,17 @@ cudaError_t WithTile(AttentionTile tile, const F& f) {
       return f(Many{});
   }
   return cudaErrorInvalidValue;
+}
+
+// Whether what a tail needs of shared memory fits where the walks worked.
+bool HasRoomForTail(AttentionTile tile, KvDType dtype, int num_heads, int dim) {
+  bool fits = false;
+  WithTile(tile, [&]<typename T>(T) {
+    fits = TailBytes<T>(HeadsOfMerge(num_heads, dim), dim) <=
+           BytesOfWalks<T>(dim, static_cast<int>(KvRowBytes(dtype, dim)));
+    return cudaSuccess;
+  });
+  return fits;
 }
 
 }  // namespace
@@ -538,12 +671,41 @@ AttentionTile ChooseAttentionTile(const AttentionWork& work, std::int32_t multip
   return AttentionTile::kFew;
 }
 
+AttentionTailChoice ChooseAttentionTail(const AttentionTailWork& work) {
+  if (!work.allowed) return {false, "switched off"};
+  if (work.tokens > kMaxTokensOfAttentionTail) {
+    return {false, "many tokens: a launch is little beside them, and their merge fills the GPU"};
+  }
+  if (work.tile == AttentionTile::kMany) {
+    return {false, "tiles of many queries: one block would merge them all, one after the other"};
+  }
+  if (!HasRoomForTail(work.tile, work.dtype, work.num_heads, work.head_dim)) {
+    return {false, "so many heads are merged together that a block has no room for them"};
+  }
+  if (AttentionTailCounters(work.tokens, work.num_heads, work.head_dim) > work.num_counters) {
+    return {false, "more parts than counters"};
+  }
+  return {true, "few tokens: whoever writes a part's last entry merges it, a launch less"};
+}
+
+std::int64_t AttentionTailCounters(std::int32_t tokens, std::int32_t num_heads,
+                                   std::int32_t head_dim) {
+  return std::int64_t{tokens} * (num_heads / HeadsOfMerge(num_heads, head_dim));
+}
+
 cudaError_t LaunchAttention(const AttentionParams& params, cudaStream_t stream) {
   const KvLayout& layout = params.kv.layout;
   if (!CanAttend(layout.dtype, layout.head_dim) || layout.num_kv_heads <= 0 ||
       params.num_heads % layout.num_kv_heads != 0 || layout.block_size % kRun != 0 ||
       kKvPartition % layout.block_size != 0) {
     return cudaErrorInvalidValue;
+  }
+  int part = 0;
+  if (params.tail.counters != nullptr) {
+    if (!HasRoomForTail(params.tile, layout.dtype, params.num_heads, layout.head_dim)) {
+      return cudaErrorInvalidValue;
+    }
+    part = HeadsOfMerge(params.num_heads, layout.head_dim);
   }
   const std::int32_t rows = params.max_queries * (params.num_heads / layout.num_kv_heads);
   const std::int32_t in_tile = Info(params.tile).rows;
@@ -555,9 +717,9 @@ cudaError_t LaunchAttention(const AttentionParams& params, cudaStream_t stream) 
   return WithKvType(layout.dtype, [&]<typename Kv>(Kv) {
     return WithTile(params.tile, [&]<typename T>(T) {
       if (layout.head_dim == kPassDims) {
-        return Launch(AttentionKernel<Kv, T, kPassDims>, shape, stream, params);
+        return Launch(AttentionKernel<Kv, T, kPassDims>, shape, stream, params, part);
       }
-      return Launch(AttentionKernel<Kv, T, 0>, shape, stream, params);
+      return Launch(AttentionKernel<Kv, T, 0>, shape, stream, params, part);
     });
   });
 }

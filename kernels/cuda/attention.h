@@ -1,6 +1,7 @@
 // Causal attention over the paged KV cache on the device, to the bit kernels/cpu/attention.h (NaN
 // payloads apart): partials of (query, head, partition of 256 positions), then their merge in
-// ascending order, which also quantises the result for the product that reads it.
+// ascending order, which also quantises the result for the product that reads it. Of few tokens the
+// kernel of the partials merges them, too.
 //
 // The work of a step is a list of units, in device memory: which queries look at which partition.
 // It is the same for all layers. Every query of a unit must see the keys and values that the unit's
@@ -59,6 +60,38 @@ struct AttentionWork {
 };
 AttentionTile ChooseAttentionTile(const AttentionWork& work, std::int32_t multiprocessors);
 
+// Whether the merge is the end of the partials' kernel, which saves a launch, or follows it. A
+// pure function, so that the kernels of a shape are always the same; bits do not depend on it.
+struct AttentionTailWork {
+  AttentionTile tile = AttentionTile::kGroup;
+  KvDType dtype = KvDType::kF16;
+  std::int32_t num_heads = 1;
+  std::int32_t head_dim = 0;
+  std::int32_t tokens = 0;
+  std::int64_t num_counters = 0;  // that there are
+  bool allowed = true;
+};
+struct AttentionTailChoice {
+  bool fused;
+  const char* why;
+};
+inline constexpr std::int32_t kMaxTokensOfAttentionTail = 32;
+AttentionTailChoice ChooseAttentionTail(const AttentionTailWork& work);
+
+// Counters that the tail of so many tokens needs.
+std::int64_t AttentionTailCounters(std::int32_t tokens, std::int32_t num_heads,
+                                   std::int32_t head_dim);
+
+// The merge in the kernel of the partials. The block that writes the last entry of a token's part,
+// the fewest heads that are merged as a whole, merges it; the units are all there are of the tokens
+// that they have queries of. An entry that is the only one of its token may never reach `partials`.
+struct AttentionTail {
+  // One for each token and part (AttentionTailCounters), 0 before and after; null: there is no
+  // tail.
+  std::int32_t* counters = nullptr;
+  ActivationRows out;  // row of each token, Nq * D values
+};
+
 // All pointers are the device's. Letters: Nq, Nkv query and key/value heads, D head_dim. Of a
 // chained launch the kernel just before may write q and the cache, but none of the plan: units,
 // queries, positions, tables and starts.
@@ -82,10 +115,12 @@ struct AttentionParams {
   float* partials = nullptr;
   const std::int32_t* partial_start = nullptr;  // [tokens]
   AttentionTile tile = AttentionTile::kGroup;
+  AttentionTail tail;
   bool chained = false;  // kernels/cuda/launch.h
 };
 
-// The units' partials. Refuses what CanAttend (kernels/cuda/rope_append.h) refuses.
+// The units' partials, and their merge where there is a tail. Refuses what CanAttend
+// (kernels/cuda/rope_append.h) refuses, and a tail that ChooseAttentionTail has no room for.
 cudaError_t LaunchAttention(const AttentionParams& params, cudaStream_t stream);
 
 // All pointers are the device's. Of a chained launch the kernel just before may write the partials,

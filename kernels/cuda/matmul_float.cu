@@ -2,11 +2,10 @@
 
 #include <array>
 
-#include "kernels/cuda/activations.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/lanes16.h"
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/matmul_rows.h"
+#include "kernels/cuda/matmul_float_block.h"
 
 namespace millrace::cuda {
 namespace {
@@ -19,88 +18,8 @@ struct FloatArgs {
   std::array<int, kMaxMatrices> first_block;  // of each matrix, in the grid's y
 };
 
-// Steps of a lane in 16 bytes.
-template <WeightForm kForm>
-constexpr int kStepsOf = FloatGroupValues(kForm) / kLanes16;
-
-// Step j of what a lane loaded.
-template <WeightForm kForm>
-__device__ inline float WeightAt(const Bytes16& loaded, int j) {
-  if constexpr (kForm == WeightForm::kF32) {
-    return BitsFloat(loaded.word[j]);
-  } else {
-    const std::uint32_t word = loaded.word[j / 2];
-    const std::uint32_t half = j % 2 == 0 ? word & 0xFFFFU : word >> 16;
-    if constexpr (kForm == WeightForm::kBF16) return BitsFloat(half << 16);
-    return HalfToFloat(static_cast<std::uint16_t>(half));
-  }
-}
-
-// One lane of kRows weight rows times kColumns rows of activations.
-template <WeightForm kForm, int kRows, int kColumns>
-struct FloatLane {
-  static constexpr int kSteps = kStepsOf<kForm>;
-  static constexpr int kGroup = FloatGroupValues(kForm);
-
-  int lane;
-  const std::byte* w[kRows];
-  const float* x[kColumns];
-  float acc[kRows][kColumns];
-
-  // kGroups groups from value `at`, all of whose values there are; all loads go out first.
-  template <int kGroups>
-  __device__ void AddWhole(std::int64_t at) {
-    Loaded loaded[kGroups];
-#pragma unroll
-    for (int i = 0; i < kGroups; ++i) Load<true>(at + i * kGroup, 0, &loaded[i]);
-#pragma unroll
-    for (int i = 0; i < kGroups; ++i) AddSteps<true>(loaded[i], at + i * kGroup, 0);
-  }
-  // The last group of a row of k values. Lanes without a value in a step that others have one in
-  // multiply zeros: a lane that holds -0 becomes +0 by it.
-  __device__ void AddTail(std::int64_t at, std::int64_t k) {
-    Loaded loaded;
-    Load<false>(at, k, &loaded);
-    AddSteps<false>(loaded, at, k);
-  }
-
-  struct Loaded {
-    Bytes16 w[kRows];
-    float x[kSteps][kColumns];
-  };
-
-  template <bool kWhole>
-  __device__ void Load(std::int64_t at, std::int64_t k, Loaded* loaded) const {
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      loaded->w[r] = LoadOnce16(w[r] + at / kGroup * kFloatGroupBytes + 16 * lane);
-    }
-#pragma unroll
-    for (int j = 0; j < kSteps; ++j) {
-      const std::int64_t i = at + kLanes16 * j + lane;
-#pragma unroll
-      for (int c = 0; c < kColumns; ++c) loaded->x[j][c] = kWhole || i < k ? x[c][i] : 0.0F;
-    }
-  }
-
-  template <bool kWhole>
-  __device__ void AddSteps(const Loaded& loaded, std::int64_t at, std::int64_t k) {
-#pragma unroll
-    for (int j = 0; j < kSteps; ++j) {
-      if (!kWhole && at + kLanes16 * j >= k) continue;
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        const float weight = WeightAt<kForm>(loaded.w[r], j);
-#pragma unroll
-        for (int c = 0; c < kColumns; ++c) acc[r][c] = Fma(weight, loaded.x[j][c], acc[r][c]);
-      }
-    }
-  }
-};
-
 template <WeightForm kForm, int kRows, int kColumns>
 __global__ void __launch_bounds__(kThreads, 2) FloatKernel(const __grid_constant__ FloatArgs args) {
-  constexpr int kGroup = FloatGroupValues(kForm);
   // Groups whose loads are under way together: where a thread has one output, they alone hide the
   // latency of memory.
   constexpr int kAhead = kRows * kColumns > 1 ? 1 : (kForm == WeightForm::kF32 ? 8 : 4);
@@ -108,48 +27,10 @@ __global__ void __launch_bounds__(kThreads, 2) FloatKernel(const __grid_constant
   const int block = static_cast<int>(blockIdx.y);
   int m = 0;
   while (m + 1 < params.num_matrices && block >= args.first_block[m + 1]) ++m;
-  const MatmulMatrix& matrix = params.matrices[m];
   const int half = static_cast<int>(threadIdx.x) / kLanes16;
   const std::int32_t first = ((block - args.first_block[m]) * kHalves + half) * kRows;
-
-  AwaitPrevious();
-  const RowBlock rows = FindRowBlock(params, static_cast<int>(blockIdx.x), kColumns);
-  if (rows.count == 0) return;
-
-  // Rows and columns that are not there are computed as the last ones, and not stored.
-  FloatLane<kForm, kRows, kColumns> work = {};
-  work.lane = static_cast<int>(threadIdx.x) % kLanes16;
-  const std::byte* weights = matrix.w + rows.expert * matrix.expert_bytes;
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    work.w[r] = weights + AtMost(first + r, matrix.n - 1) * TileBytes(kForm, params.k);
-  }
-#pragma unroll
-  for (int c = 0; c < kColumns; ++c) {
-    const std::int64_t x_row = XRow(params, rows.begin + AtMost(c, rows.count - 1));
-    work.x[c] = reinterpret_cast<const float*>(
-        matrix.x + x_row * ActivationLayoutOf(ActivationFormat::kF32, params.k).row_bytes);
-  }
-  std::int64_t at = 0;
-  for (; at + kAhead * kGroup <= params.k; at += kAhead * kGroup) {
-    work.template AddWhole<kAhead>(at);
-  }
-  for (; at + kGroup <= params.k; at += kGroup) work.template AddWhole<1>(at);
-  if (at < params.k) work.AddTail(at, params.k);
-  LetNextBegin();
-
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-#pragma unroll
-    for (int c = 0; c < kColumns; ++c) {
-      const float sum = Sum16(work.acc[r][c]);
-      // All lanes have the sum; each stores some.
-      const bool stores = (r * kColumns + c) % kLanes16 == work.lane;
-      if (stores && c < rows.count && first + r < matrix.n) {
-        Store(matrix, YRow(params, rows.begin + c), first + r, sum);
-      }
-    }
-  }
+  RunFloat<kForm, kRows, kColumns, kAhead, false>(params, params.matrices[m],
+                                                  static_cast<int>(blockIdx.x), first);
 }
 
 struct FloatEntry {

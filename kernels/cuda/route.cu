@@ -1,119 +1,15 @@
-// Half a warp routes a token: its 16 threads are the 16 virtual lanes of the numerics, and thread t
-// keeps the probabilities of experts t, 16 + t, 32 + t and so on in registers.
 #include "kernels/cuda/route.h"
 
 #include <algorithm>
-#include <type_traits>
 
 #include "kernels/cuda/device.h"
-#include "kernels/cuda/exp.h"
-#include "kernels/cuda/lanes16.h"
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/moe_plan_block.h"
+#include "kernels/cuda/route_block.h"
 
 namespace millrace::cuda {
 namespace {
 
-constexpr int kTokensPerWarp = 2;
 constexpr int kRouteThreads = 128;  // of a block: few, so that few tokens spread over the GPU
-
-// Where an expert stands in the order of choice, as a number: greater is better. Probabilities are
-// never negative, so the order of their bits is theirs; a NaN comes behind all numbers, and behind
-// it what has been chosen or is no expert.
-constexpr std::uint32_t kNoRank = 0;
-__device__ std::uint32_t RankOf(float p) { return p != p ? 1U : FloatBits(p) + 2U; }
-
-// Ties go to the lower expert.
-__device__ std::uint64_t Candidate(std::uint32_t rank, int expert) {
-  return (std::uint64_t{rank} << 32) | ~static_cast<std::uint32_t>(expert);
-}
-
-__device__ std::uint64_t Best16(std::uint64_t candidate) {
-  for (int apart = 8; apart > 0; apart /= 2) {
-    const std::uint64_t other = ShuffleXor(candidate, apart);
-    candidate = other > candidate ? other : candidate;
-  }
-  return candidate;
-}
-
-// Probabilities of one token: p[j] of expert 16 j + lane.
-template <int kPerLane>
-__device__ void Softmax16(const float* logits, int experts, int lane, float (&p)[kPerLane]) {
-  const float lowest = BitsFloat(0xFF800000U);  // minus infinity
-  float max = lowest;
-#pragma unroll
-  for (int j = 0; j < kPerLane; ++j) {
-    const int e = kLanes16 * j + lane;
-    p[j] = e < experts ? logits[e] : lowest;
-  }
-  // With a NaN among the logits the total is NaN whatever the maximum, so its order does not
-  // matter.
-#pragma unroll
-  for (int j = 0; j < kPerLane; ++j) max = MaxOf(max, p[j]);
-  max = Max16(max);
-  float sum = 0.0F;
-#pragma unroll
-  for (int j = 0; j < kPerLane; ++j) {
-    p[j] = Exp(p[j] - max);  // 0 where there is no expert, or all are NaNs
-    sum = sum + p[j];
-  }
-  const float total = Sum16(sum);
-#pragma unroll
-  for (int j = 0; j < kPerLane; ++j) p[j] = p[j] / total;
-}
-
-// Routes two tokens, one for each half of the warp; a half without one (`logits` null) goes along
-// and writes nothing. All 32 threads.
-template <int kPerLane>
-__device__ void RouteTokens(const RouteParams& params, const float* logits, std::int32_t* chosen,
-                            float* weights) {
-  const int lane = static_cast<int>(threadIdx.x) % kLanes16;
-  const int experts = logits == nullptr ? 0 : params.num_experts;
-  float p[kPerLane];
-  Softmax16(logits, experts, lane, p);
-  std::uint32_t rank[kPerLane];
-#pragma unroll
-  for (int j = 0; j < kPerLane; ++j) {
-    rank[j] = kLanes16 * j + lane < experts ? RankOf(p[j]) : kNoRank;
-  }
-  float own_weight = 0.0F;  // of rank `lane`
-  int own_expert = 0;
-  float sum = 0.0F;
-  for (int r = 0; r < params.experts_per_token; ++r) {
-    std::uint64_t best = 0;
-#pragma unroll
-    for (int j = 0; j < kPerLane; ++j) {
-      const std::uint64_t candidate = Candidate(rank[j], kLanes16 * j + lane);
-      best = candidate > best ? candidate : best;
-    }
-    best = Best16(best);
-    const int expert = static_cast<int>(~static_cast<std::uint32_t>(best));
-    const auto best_rank = static_cast<std::uint32_t>(best >> 32);
-    const float weight = BitsFloat(best_rank == 1U ? 0x7FC00000U : best_rank - 2U);
-    sum = sum + weight;
-    if (r == lane) {
-      own_weight = weight;
-      own_expert = expert;
-    }
-#pragma unroll
-    for (int j = 0; j < kPerLane; ++j) {
-      if (kLanes16 * j + lane == expert) rank[j] = kNoRank;
-    }
-  }
-  if (logits == nullptr || lane >= params.experts_per_token) return;
-  chosen[lane] = own_expert;
-  weights[lane] = params.normalise ? own_weight / sum : own_weight;
-}
-
-template <int kPerLane>
-__device__ void RouteTokensOfWarp(const RouteParams& params, int warp) {
-  const int half = static_cast<int>(threadIdx.x) / kLanes16 % kTokensPerWarp;
-  const std::int64_t token = kTokensPerWarp * warp + half;
-  const bool exists = token < *params.num_tokens;
-  RouteTokens<kPerLane>(params, exists ? params.logits + token * params.num_experts : nullptr,
-                        params.experts + token * params.experts_per_token,
-                        params.weights + token * params.experts_per_token);
-}
 
 template <int kPerLane>
 __global__ void __launch_bounds__(kRouteThreads) RouteKernel(RouteParams params) {
@@ -131,29 +27,8 @@ template <int kPerLane>
 __global__ void __launch_bounds__(kFusedWarps<kPerLane>* kWarpSize)
     RouteAndPlanKernel(RouteParams route, MoePlanParams plan) {
   AwaitPrevious();
-  const int warps = static_cast<int>(blockDim.x) / kWarpSize;
-  const int pairs = (route.max_tokens + kTokensPerWarp - 1) / kTokensPerWarp;
-  for (int warp = static_cast<int>(threadIdx.x) / kWarpSize; warp < pairs; warp += warps) {
-    RouteTokensOfWarp<kPerLane>(route, warp);
-  }
-  MakeMoePlan(plan, BlockShared<int>());
+  RouteAndPlan<kPerLane>(route, plan, BlockShared<int>());
   LetNextBegin();
-}
-
-bool CanRoute(const RouteParams& params) {
-  return params.num_experts >= 1 && params.num_experts <= kMaxRoutedExperts &&
-         params.experts_per_token >= 1 && params.experts_per_token <= kMaxExpertsPerToken &&
-         params.experts_per_token <= params.num_experts;
-}
-
-// Calls `launch` with what each thread must keep for so many experts: 4, 8, 16 or 32 of them, as a
-// type whose value it is.
-template <typename LaunchFn>
-cudaError_t ByExperts(std::int32_t experts, const LaunchFn& launch) {
-  if (experts <= 4 * kLanes16) return launch(std::integral_constant<int, 4>());
-  if (experts <= 8 * kLanes16) return launch(std::integral_constant<int, 8>());
-  if (experts <= 16 * kLanes16) return launch(std::integral_constant<int, 16>());
-  return launch(std::integral_constant<int, 32>());
 }
 
 }  // namespace
@@ -171,9 +46,7 @@ cudaError_t LaunchRoute(const RouteParams& params, cudaStream_t stream) {
 
 cudaError_t LaunchRouteAndPlan(const RouteParams& route, const MoePlanParams& plan,
                                cudaStream_t stream) {
-  if (!CanRoute(route) || route.max_tokens > kMaxTokensOfRouteAndPlan ||
-      plan.experts != route.experts || plan.num_experts != route.num_experts ||
-      plan.experts_per_token != route.experts_per_token) {
+  if (!CanRouteAndPlan(route, plan) || route.max_tokens > kMaxTokensOfRouteAndPlan) {
     return cudaErrorInvalidValue;
   }
   const int for_plan = MoePlanWarps(plan.max_tokens * plan.experts_per_token, plan.num_experts);

@@ -13,6 +13,7 @@ set(MILLRACE_CUDA_KERNELS
   norm.cu
   rope_append.cu
   route.cu
+  router.cu
   sampling.cu
   sampling_choose.cu
   swiglu.cu

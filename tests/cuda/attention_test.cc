@@ -181,6 +181,25 @@ std::vector<float> PartialOnCpu(const Step& step, std::int32_t token, std::int32
   return out;
 }
 
+// The merge of a token's partials, `entries(partition)` of each.
+template <typename Entries>
+std::vector<float> MergeOnCpu(const Step& step, std::int32_t token, const Entries& entries) {
+  const Shape& shape = step.shape;
+  const std::int32_t seen = Partitions(step.positions[static_cast<std::size_t>(token)]);
+  std::vector<float> partials;
+  for (std::int32_t p = 0; p < seen; ++p) {
+    const std::vector<float> of_partition = entries(p);
+    partials.insert(partials.end(), of_partition.begin(), of_partition.end());
+  }
+  std::vector<float> out(static_cast<std::size_t>(shape.heads() * shape.head_dim));
+  for (std::int32_t head = 0; head < shape.heads(); ++head) {
+    cpu::SelectAttention(shape.dtype, cpu::Isa::kScalar)
+        .merge(partials.data() + head * shape.entry(), std::int64_t{shape.heads()} * shape.entry(),
+               seen, shape.head_dim, out.data() + head * shape.head_dim);
+  }
+  return out;
+}
+
 // Runs a step on the device, and keeps what it gave.
 class Device {
  public:
@@ -222,6 +241,24 @@ class Device {
     ASSERT_EQ(LaunchAttention(params_, nullptr), cudaSuccess);
     ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
     ASSERT_EQ(cudaGetLastError(), cudaSuccess);
+  }
+
+  // Partials and merge in one kernel, and what it gives for every token; its counters are left as
+  // they were.
+  void AttendAndCompare(AttentionTile tile, const std::vector<std::vector<float>>& merged) {
+    SCOPED_TRACE(Info(tile).reason);
+    const Shape& shape = step_.shape;
+    const std::vector<std::int32_t> zeros(static_cast<std::size_t>(
+        AttentionTailCounters(step_.tokens(), shape.heads(), shape.head_dim)));
+    ActivationArrays out(step_.tokens(), shape.heads() * shape.head_dim);
+    DeviceArray<std::int32_t> counters(zeros);
+    params_.tail = {.counters = counters.data(), .out = out.rows()};
+    Attend(tile);
+    params_.tail = {};
+    for (std::int32_t t = 0; t < step_.tokens(); ++t) {
+      out.ExpectRow(t, merged[static_cast<std::size_t>(t)]);
+    }
+    EXPECT_EQ(counters.Read(), zeros);
   }
 
   // [heads][head_dim + 2]
@@ -268,21 +305,7 @@ class Device {
 
  private:
   std::vector<float> MergedOnCpu(std::int32_t token) {
-    const Shape& shape = step_.shape;
-    const std::int32_t seen = Partitions(step_.positions[static_cast<std::size_t>(token)]);
-    std::vector<float> partials;
-    for (std::int32_t p = 0; p < seen; ++p) {
-      const std::vector<float> entries = Entries(token, p);
-      partials.insert(partials.end(), entries.begin(), entries.end());
-    }
-    std::vector<float> out(static_cast<std::size_t>(shape.heads() * shape.head_dim));
-    for (std::int32_t head = 0; head < shape.heads(); ++head) {
-      cpu::SelectAttention(shape.dtype, cpu::Isa::kScalar)
-          .merge(partials.data() + head * shape.entry(),
-                 std::int64_t{shape.heads()} * shape.entry(), seen, shape.head_dim,
-                 out.data() + head * shape.head_dim);
-    }
-    return out;
+    return MergeOnCpu(step_, token, [&](std::int32_t p) { return Entries(token, p); });
   }
 
   const Step& step_;
@@ -319,6 +342,27 @@ void ExpectAsOnCpu(const Step& step, const Plan& plan, const std::vector<Attenti
     }
   }
   device.MergeAndCompare(0, step.tokens());
+}
+
+// Attention in one kernel is the CPU's, whatever the tile; twice, since a kernel leaves its
+// counters as it found them.
+void ExpectMergedAsOnCpu(const Step& step, const Plan& plan,
+                         const std::vector<AttentionTile>& tiles) {
+  const Shape& shape = step.shape;
+  SCOPED_TRACE("head_dim " + std::to_string(shape.head_dim) + ", heads " +
+               std::to_string(shape.heads()) + ", group " + std::to_string(shape.group));
+  std::vector<std::vector<float>> merged;
+  for (std::int32_t t = 0; t < step.tokens(); ++t) {
+    const std::int32_t sequence = step.sequence_of[static_cast<std::size_t>(t)];
+    merged.push_back(
+        MergeOnCpu(step, t, [&](std::int32_t p) { return PartialOnCpu(step, t, p, sequence); }));
+  }
+  Device device(step, plan);
+  for (const AttentionTile tile : tiles) {
+    device.AttendAndCompare(tile, merged);
+    device.AttendAndCompare(tile, merged);
+    if (::testing::Test::HasFailure()) return;
+  }
 }
 
 constexpr AttentionTile kEvery[] = {AttentionTile::kFew, AttentionTile::kGroup,
@@ -447,6 +491,26 @@ INSTANTIATE_TEST_SUITE_P(Types, CudaAttention,
                                            KvDType::kFp8),
                          TypeName);
 
+// ---- Partials and merge in one kernel
+// ------------------------------------------------------------
+
+// Tokens with one partition, whose only entry stays where it was computed, and with more.
+TEST_P(CudaAttention, MergesWhatItDecodesInTheSameKernel) {
+  std::mt19937_64 random(12);
+  const std::vector<Sequence> sequences = {{1, 1},   {31, 1},  {32, 1},  {33, 1},
+                                           {255, 1}, {256, 1}, {257, 1}, {600, 1}};
+  const Step step = MakeStep({.dtype = GetParam()}, sequences, &random);
+  ExpectMergedAsOnCpu(step, MakePlan(step, 1, &random), kEveryTile);
+}
+
+// Chunks whose queries lie to both sides of a border: some see nothing of a unit's partition.
+TEST_P(CudaAttention, MergesWhatItComputesOfChunksInTheSameKernel) {
+  std::mt19937_64 random(13);
+  const Step step = MakeStep({.dtype = GetParam(), .kv_heads = 2, .group = 4},
+                             {{270, 23}, {3, 1}, {513, 2}}, &random);
+  ExpectMergedAsOnCpu(step, MakePlan(step, 16, &random), kEveryTile);
+}
+
 // The only position has weight 1, so its value comes out as it is read.
 TEST(CudaAttentionOfFp8, ReadsEveryCode) {
   std::mt19937_64 random(11);
@@ -466,6 +530,102 @@ TEST(CudaAttentionOfFp8, ReadsEveryCode) {
       EXPECT_EQ(read, code < 128 ? magnitude : -magnitude) << code;
     }
   }
+}
+
+TEST(CudaAttentionTail, MergesALongContext) {
+  std::mt19937_64 random(14);
+  const Step step = MakeStep({.kv_heads = 2, .group = 4}, {{4097, 1}, {20, 1}}, &random);
+  ExpectMergedAsOnCpu(step, MakePlan(step, 1, &random),
+                      {AttentionTile::kFew, AttentionTile::kGroup});
+}
+
+// Parts that are some of a group, all of it, of several groups, and not of whole groups; rows of a
+// block that are not whole parts.
+TEST(CudaAttentionTail, MergesPartsOfAnyNumberOfHeads) {
+  std::mt19937_64 random(15);
+  for (const Shape& shape :
+       {Shape{KvDType::kF16, 128, 4, 7, 32}, Shape{KvDType::kF16, 64, 2, 4, 32},
+        Shape{KvDType::kF16, 64, 4, 2, 32}, Shape{KvDType::kF16, 80, 2, 3, 16},
+        Shape{KvDType::kF16, 80, 8, 4, 16}, Shape{KvDType::kF16, 256, 1, 5, 64},
+        Shape{KvDType::kF16, 32, 3, 1, 128}, Shape{KvDType::kF16, 160, 1, 5, 32}}) {
+    const Step step = MakeStep(shape, {{70, 5}, {300, 1}}, &random);
+    ExpectMergedAsOnCpu(step, MakePlan(step, 3, &random), kEveryTile);
+  }
+}
+
+// Sequences whose first partition is the same blocks of the cache, in one unit for all.
+TEST(CudaAttentionTail, MergesSequencesThatShareAPrefix) {
+  std::mt19937_64 random(16);
+  Step step = MakeStep({.kv_heads = 2, .group = 4},
+                       {{300, 1}, {256, 1}, {600, 2}, {270, 1}, {9, 1}}, &random);
+  const std::int32_t blocks = kKvPartition / step.shape.block_size;
+  for (const std::int32_t sequence : {1, 2, 3}) {
+    std::copy_n(
+        step.block_table.begin(), blocks,
+        step.block_table.begin() + step.block_table_start[static_cast<std::size_t>(sequence)]);
+  }
+  Plan plan;
+  plan.Add(2, 2, {2, 3});
+  plan.Add(0, 1, {0, 1, 2, 3, 4});
+  plan.Add(1, 0, {0});
+  plan.Add(1, 2, {2, 3});
+  plan.Add(0, 4, {5});
+  plan.Add(1, 3, {4});
+  ExpectMergedAsOnCpu(step, plan, kEveryTile);
+}
+
+TEST(CudaAttentionTail, CarriesFaultsAsTheCpu) {
+  std::mt19937_64 random(17);
+  const auto spoil = [](std::int32_t sequence, std::int32_t position, std::int32_t,
+                        std::vector<float>* key, std::vector<float>* value) {
+    if (sequence == 0 && position == 17) (*key)[3] = kNan;
+    if (sequence == 1 && position == 299) (*value)[60] = kNan;
+    if (sequence == 2 && position == 4) (*value)[7] = kInfinity;
+    if (sequence == 2 && position == 9) (*key)[0] = -kInfinity;
+  };
+  const Step step = MakeStep({.head_dim = 64}, {{300, 1}, {302, 4}, {12, 9}}, &random, spoil);
+  ExpectMergedAsOnCpu(step, MakePlan(step, 16, &random), kEveryTile);
+}
+
+TEST(CudaAttentionTail, IsForFewTokensOnly) {
+  const auto chosen = [](AttentionTailWork work) { return ChooseAttentionTail(work).fused; };
+  const AttentionTailWork decode = {
+      .num_heads = 32, .head_dim = 128, .tokens = 1, .num_counters = 512};
+  AttentionTailWork work = decode;
+  EXPECT_TRUE(chosen(work));
+  work.tokens = kMaxTokensOfAttentionTail;
+  EXPECT_TRUE(chosen(work));
+  ++work.tokens;
+  EXPECT_FALSE(chosen(work));
+  work = decode;
+  work.allowed = false;
+  EXPECT_FALSE(chosen(work));
+  work = decode;
+  work.tile = AttentionTile::kMany;
+  EXPECT_FALSE(chosen(work));
+  work = decode;
+  work.tokens = kMaxTokensOfAttentionTail;
+  --work.num_counters;
+  EXPECT_FALSE(chosen(work));
+}
+
+// 61 heads of 48 values are merged as a whole.
+TEST(CudaAttentionTail, IsRefusedWhereABlockHasNoRoomForIt) {
+  EXPECT_FALSE(ChooseAttentionTail({.tile = AttentionTile::kFew,
+                                    .num_heads = 61,
+                                    .head_dim = 48,
+                                    .tokens = 1,
+                                    .num_counters = 512})
+                   .fused);
+  std::int32_t counter = 0;
+  AttentionParams params;
+  params.num_heads = 61;
+  params.max_units = 1;
+  params.kv.layout = {1, 1, 48, 32, KvDType::kF16};
+  params.tile = AttentionTile::kFew;
+  params.tail.counters = &counter;
+  EXPECT_EQ(LaunchAttention(params, nullptr), cudaErrorInvalidValue);
+  cudaGetLastError();
 }
 
 // More partitions than a batch of the merge, with every kind of entry, as no cache of a test holds.

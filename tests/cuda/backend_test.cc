@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/math.h"
 #include "kernels/cuda/attention.h"
 #include "runtime/backend/cuda/cuda_backend.h"
 #include "runtime/backend/factory.h"
@@ -35,12 +36,15 @@ constexpr bool kSanitized = true;
 constexpr bool kSanitized = false;
 #endif
 constexpr std::int32_t kMaxSeqs = 5;
+constexpr std::int32_t kMaxTokens = 64;
+constexpr std::int32_t kMostOfSequence = 50;  // tokens of a step
+constexpr std::int32_t kLongPrompt = 270;
 constexpr std::int32_t kBlockSize = 16;
 constexpr std::int32_t kMaxContext = 320;  // two partitions of attention
 
 BackendLimits Limits(const ProgramDims& dims, KvDType kv) {
   BackendLimits limits;
-  limits.max_tokens = 64;
+  limits.max_tokens = kMaxTokens;
   limits.max_seqs = kMaxSeqs;
   limits.max_logit_rows = kMaxSeqs;
   limits.max_context = kMaxContext;
@@ -70,8 +74,8 @@ Loaded Load(std::unique_ptr<Backend> backend, const std::string& path, KvDType k
   return loaded;
 }
 
-std::unique_ptr<Backend> Cuda(bool graphs) {
-  auto backend = CudaBackend::Create({.device = 0, .threads = 2, .graphs = graphs});
+std::unique_ptr<Backend> Cuda(bool graphs, bool fused = true) {
+  auto backend = CudaBackend::Create({.device = 0, .threads = 2, .graphs = graphs, .fused = fused});
   EXPECT_TRUE(backend.ok()) << backend.status();
   return *std::move(backend);
 }
@@ -111,7 +115,7 @@ class RandomSteps {
     for (std::size_t s = 0; s < kMaxSeqs; ++s) {
       Sequence& sequence = sequences_[s];
       // One is long enough for a second partition.
-      sequence.tokens.resize(static_cast<std::size_t>(s == 0 ? 270 : 1 + Below(60)));
+      sequence.tokens.resize(static_cast<std::size_t>(s == 0 ? kLongPrompt : 1 + Below(60)));
       for (std::int32_t& token : sequence.tokens) token = Below(vocab);
       const auto each = kMaxContext / kBlockSize;
       sequence.blocks.assign(blocks.begin() + static_cast<std::ptrdiff_t>(s) * each,
@@ -119,22 +123,26 @@ class RandomSteps {
     }
   }
 
-  Step Next() {
+  // A step of up to `most` tokens.
+  Step Next(std::int32_t most) {
     Step step;
     sampled_.clear();
-    std::int32_t room = 64;
+    std::int32_t room = most;
     for (std::size_t s = 0; s < sequences_.size(); ++s) {
       Sequence& sequence = sequences_[s];
       const auto known = static_cast<std::int32_t>(sequence.tokens.size());
-      if (Below(5) == 0 || room == 0 || known >= kMaxContext) continue;
-      const std::int32_t count = std::min({room, known - sequence.computed, 1 + Below(50)});
+      // The prompt of the long one goes first, so that few steps are enough for it.
+      const bool long_prompt = s == 0 && sequence.computed + 1 < known;
+      if ((!long_prompt && Below(5) == 0) || room == 0 || known >= kMaxContext) continue;
+      const std::int32_t most_here = long_prompt ? kMostOfSequence : 1 + Below(kMostOfSequence);
+      const std::int32_t count = std::min({room, known - sequence.computed, most_here});
       room -= count;
       Add(&step, &sequence, count);
       if (sequence.computed < known) continue;
       step.logit_rows.push_back(static_cast<std::int32_t>(step.token_ids.size()) - 1);
       sampled_.push_back(s);
     }
-    if (step.token_ids.empty()) return Next();
+    if (step.token_ids.empty()) return Next(most);
     for (const std::size_t s : sampled_) AddSampling(&step, sequences_[s]);
     return step;
   }
@@ -242,18 +250,27 @@ void ExpectSame(const StepOutput& cpu, const StepOutput& cuda) {
   EXPECT_EQ(rows, others);
 }
 
+// What is played, and how.
+struct Play {
+  std::vector<std::int32_t> most_tokens = {kMaxTokens, kMaxTokens, kMaxTokens, kMaxTokens};
+  KvDType kv = KvDType::kF16;
+  bool graphs = true;
+  bool fused = true;
+};
+
 // Plays the same steps to both, the GPU one step ahead of what is read back from it.
-void ExpectTheCpusBits(const std::string& path, KvDType kv, int steps, bool graphs) {
+void ExpectTheCpusBits(const std::string& path, const Play& play) {
   constexpr std::uint32_t kSeed = 20261128;
-  SCOPED_TRACE(path + ", seed " + std::to_string(kSeed) + (graphs ? ", graphs" : ""));
+  SCOPED_TRACE(path + ", seed " + std::to_string(kSeed) + (play.graphs ? ", graphs" : "") +
+               (play.fused ? ", fused" : ""));
   emulation::Start({});
-  const Loaded cpu = Load(MakeBackend("cpu", 2, "auto").value(), path, kv);
-  const Loaded cuda = Load(Cuda(graphs), path, kv);
+  const Loaded cpu = Load(MakeBackend("cpu", 2, "auto").value(), path, play.kv);
+  const Loaded cuda = Load(Cuda(play.graphs, play.fused), path, play.kv);
   RandomSteps random(cpu.program.dims.vocab, kSeed);
   std::vector<StepOutput> expected;
   StepTicket before;
-  for (int i = 0; i < steps; ++i) {
-    Step step = random.Next();
+  for (std::size_t i = 0; i < play.most_tokens.size(); ++i) {
+    Step step = random.Next(play.most_tokens[i]);
     StepInput input = step.Input();
     input.deferred = {};
     const auto ticket = cpu.backend->Launch(input);
@@ -268,7 +285,7 @@ void ExpectTheCpusBits(const std::string& path, KvDType kv, int steps, bool grap
     if (i > 0) {
       const auto output = cuda.backend->Await(before);
       ASSERT_TRUE(output.ok()) << output.status() << emulation::LastFault();
-      ExpectSame(expected[static_cast<std::size_t>(i) - 1], *output);
+      ExpectSame(expected[i - 1], *output);
     }
     if (::testing::Test::HasFailure()) {
       FAIL() << "step " << i;
@@ -287,7 +304,7 @@ TEST(CudaBackend, GivesTheBitsOfTheCpuForEveryArchitectureAndType) {
     if (entry.path().extension() != ".gguf" || entry.path() == kOddHeads) continue;
     // Instrumented code is slower by an order of magnitude: one of each kind of network.
     if (kSanitized && entry.path() != kMoeModel && entry.path() != kDenseModel) continue;
-    ExpectTheCpusBits(entry.path().string(), KvDType::kF16, 4, models % 2 == 0);
+    ExpectTheCpusBits(entry.path().string(), {.graphs = models % 2 == 0});
     ++models;
     if (HasFailure()) return;
   }
@@ -296,12 +313,23 @@ TEST(CudaBackend, GivesTheBitsOfTheCpuForEveryArchitectureAndType) {
 
 TEST(CudaBackend, GivesTheBitsOfTheCpuForEveryTypeOfCache) {
   for (const KvDType kv : {KvDType::kF32, KvDType::kQ8_0, KvDType::kFp8}) {
-    ExpectTheCpusBits(kMoeModel, kv, 4, true);
+    ExpectTheCpusBits(kMoeModel, {.kv = kv});
   }
 }
 
-TEST(CudaBackend, GivesTheBitsOfTheCpuForTheDemoModel) {
-  ExpectTheCpusBits(kDemoModel, KvDType::kF16, 4, true);
+TEST(CudaBackend, GivesTheBitsOfTheCpuForTheDemoModel) { ExpectTheCpusBits(kDemoModel, {}); }
+
+// Until one sequence has a second partition of attention, then steps of fewer and fewer tokens:
+// kernels end with what follows them, or all are kernels of their own.
+TEST(CudaBackend, GivesTheBitsOfTheCpuForFewTokensWithFusedKernelsAndWithout) {
+  std::vector<std::int32_t> most_tokens(kSanitized ? 1 : CeilDivide(kLongPrompt, kMostOfSequence),
+                                        kMaxTokens);
+  most_tokens.insert(most_tokens.end(), {17, 16, 9, 8, 5, 3, 2, 1, 1});
+  for (const char* path : {kMoeModel, kDenseModel}) {
+    for (const bool fused : {true, false}) {
+      ExpectTheCpusBits(path, {.most_tokens = most_tokens, .graphs = fused, .fused = fused});
+    }
+  }
 }
 
 // ---- Devices that are not there, and faults ----------------------------------------------------

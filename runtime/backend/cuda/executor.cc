@@ -8,6 +8,7 @@
 #include "kernels/cuda/embed.h"
 #include "kernels/cuda/norm.h"
 #include "kernels/cuda/rope_append.h"
+#include "kernels/cuda/router.h"
 #include "kernels/cuda/sampling.h"
 #include "kernels/cuda/swiglu.h"
 #include "kernels/cuda/tail_plan.h"
@@ -270,7 +271,18 @@ void Executor::Attend(const AttentionStage& stage, std::size_t wave_index) {
   params.partial_start = tables.partial_start;
   params.tile = wave.tile;
   params.chained = chained_;
+  const ActivationRows out =
+      RowsFor(buffers_->attended_rows, {Next<OutputProjectionStage>().output});
+  const AttentionTailChoice tail = ChooseAttentionTail({.tile = wave.tile,
+                                                        .dtype = limits_.kv.dtype,
+                                                        .num_heads = dims_.num_heads,
+                                                        .head_dim = dims_.head_dim,
+                                                        .tokens = shape_->tokens,
+                                                        .num_counters = kStepCounters,
+                                                        .allowed = fused_});
+  if (tail.fused) params.tail = {.counters = buffers_->counters, .out = out};
   Note(LaunchAttention(params, stream_));
+  if (tail.fused) return;
 
   AttentionMergeParams merge;
   merge.partials = buffers_->partials;
@@ -281,7 +293,7 @@ void Executor::Attend(const AttentionStage& stage, std::size_t wave_index) {
   merge.max_tokens = wave.tokens;
   merge.num_heads = dims_.num_heads;
   merge.head_dim = dims_.head_dim;
-  merge.out = RowsFor(buffers_->attended_rows, {Next<OutputProjectionStage>().output});
+  merge.out = out;
   merge.chained = chained_;
   Note(LaunchAttentionMerge(merge, stream_));
 }
@@ -332,6 +344,14 @@ void Executor::operator()(const NormRouterStage& stage) {
   params.num_matrices = 1;
   params.matrices[0] = Matrix(stage.router, buffers_->hidden_rows);
   params.matrices[0].y = buffers_->router;
+  const RouterWork work = {.form = params.matrices[0].form,
+                           .k = dims_.hidden,
+                           .tokens = shape_->tokens,
+                           .allowed = fused_};
+  if (ChooseRouter(work).fused) {
+    Note(LaunchRouter({params, Route(stage), Plan(stage.layer), buffers_->counters}, stream_));
+    return;
+  }
   Multiply(params);
   if (shape_->tokens <= kMaxTokensOfRouteAndPlan) {
     Note(LaunchRouteAndPlan(Route(stage), Plan(stage.layer), stream_));
