@@ -2,23 +2,18 @@
 // the flags of serve and the targets of the autoscaler.
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <array>
 #include <cstdint>
-#include <cstdio>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
-#include <utility>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "base/log.h"
 #include "base/status.h"
 #include "cli/bench_probe.h"
 #include "cli/capacity_measure.h"
 #include "cli/capacity_plan.h"
+#include "cli/capacity_report.h"
 #include "cli/cli_util.h"
 #include "cli/commands.h"
 #include "runtime/runner/model_loader.h"
@@ -26,11 +21,7 @@
 namespace millrace::cli {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 constexpr char kName[] = "capacity";
-// Contexts that people ask for, beside the model's own.
-constexpr std::array<std::int32_t, 3> kContexts = {1024, 4096, 16384};
 constexpr std::int32_t kMaxTokens = 1 << 20;  // more than any context there is
 
 struct Options {
@@ -40,15 +31,6 @@ struct Options {
   std::int32_t prompt_tokens = 256;
   std::int32_t output_tokens = 128;
   std::string json;
-};
-
-struct Report {
-  ModelFacts facts;
-  std::string memory_plan;
-  std::uint64_t weight_bytes = 0;
-  std::string kv_dtype;
-  int threads = 0;
-  CapacityFigures figures;
 };
 
 absl::StatusOr<CapacityFigures> FiguresOf(const Options& options, const RunnerInfo& info) {
@@ -67,8 +49,8 @@ absl::StatusOr<CapacityFigures> FiguresOf(const Options& options, const RunnerIn
       " together, which is what a sequence may have here"));
 }
 
-absl::StatusOr<Report> Examine(Options options) {
-  Report report;
+absl::StatusOr<CapacityReport> Examine(Options options) {
+  CapacityReport report;
   LoadedModel model;
   {
     ProgressBar bar("loading");
@@ -87,98 +69,6 @@ absl::StatusOr<Report> Examine(Options options) {
   return report;
 }
 
-std::vector<std::int32_t> ContextsOf(const CapacityFigures& figures) {
-  std::vector<std::int32_t> contexts;
-  for (const std::int32_t context : kContexts) {
-    if (context < figures.context) contexts.push_back(context);
-  }
-  contexts.push_back(figures.context);
-  return contexts;
-}
-
-Json ToJson(const Report& report) {
-  const CapacityFigures& figures = report.figures;
-  const std::vector<Suggestion> suggestions = Suggest(figures);
-  Json out = {{"model", report.facts.name},
-              {"quantisation", report.facts.quantisation},
-              {"device", report.facts.device},
-              {"threads", report.threads},
-              {"weight_bytes", report.weight_bytes},
-              {"kv_dtype", report.kv_dtype},
-              {"kv_bytes_per_token", report.facts.kv_bytes_per_token},
-              {"context_length", figures.context},
-              {"kv_blocks", figures.kv_blocks},
-              {"block_size", figures.block_size},
-              {"kv_positions", figures.positions()},
-              {"memory_plan", report.memory_plan},
-              {"prompt_tokens", figures.prompt_tokens},
-              {"output_tokens", figures.output_tokens},
-              {"prefill_tokens_per_second", figures.prefill_tokens_per_second},
-              {"service_seconds_per_token", figures.service_seconds_per_token}};
-  for (const std::int32_t context : ContextsOf(figures)) {
-    out["sequences"].push_back(
-        {{"context", context}, {"most", SequencesThatFit(figures, context)}});
-  }
-  for (const BatchRate& rate : figures.decode) {
-    out["batches"].push_back(
-        {{"batch", rate.batch},
-         {"step_seconds", rate.step_seconds},
-         {"decode_tokens_per_second", rate.tokens_per_second()},
-         {"predicted_tokens_per_second", PredictTokensPerSecond(figures, rate.batch)}});
-  }
-  for (const Suggestion& s : suggestions) {
-    out["suggested"][s.name] = {{"value", s.value}, {"reason", s.reason}, {"why", s.why}};
-  }
-  const auto places = static_cast<double>(suggestions.front().value);
-  out["predicted"] = {{"concurrency", suggestions.front().value},
-                      {"tokens_per_second", PredictTokensPerSecond(figures, places)}};
-  return out;
-}
-
-std::string Sized(std::uint64_t bytes) {
-  return bytes >= 1'000'000'000 ? absl::StrFormat("%.2f GB", static_cast<double>(bytes) / 1e9)
-                                : absl::StrFormat("%.2f MB", static_cast<double>(bytes) / 1e6);
-}
-
-void PrintHolds(const Report& report) {
-  const CapacityFigures& figures = report.figures;
-  std::printf("%s, %s, %s\n\n", report.facts.name.c_str(), report.facts.quantisation.c_str(),
-              report.facts.device.c_str());
-  std::printf("memory            %s\n", report.memory_plan.c_str());
-  std::printf("weights           %s\n", Sized(report.weight_bytes).c_str());
-  std::printf("KV cache          %llu bytes a token in %s, %d blocks of %d tokens\n\n",
-              static_cast<unsigned long long>(report.facts.kv_bytes_per_token),
-              report.kv_dtype.c_str(), figures.kv_blocks, figures.block_size);
-  std::printf("%-17s %s\n", "context", "sequences at once");
-  for (const std::int32_t context : ContextsOf(figures)) {
-    std::printf("%-17d %d\n", context, SequencesThatFit(figures, context));
-  }
-}
-
-void PrintDoes(const CapacityFigures& figures) {
-  std::printf("\nprefill           %.1f tokens/s, prompts of %d tokens\n",
-              figures.prefill_tokens_per_second, figures.prompt_tokens);
-  std::printf("serving adds      %.0f us a token\n\n", 1e6 * figures.service_seconds_per_token);
-  std::printf("%-17s %10s %12s   %s\n", "sequences at once", "ms a step", "decode tok/s",
-              absl::StrFormat("served tok/s, %d tokens in and %d out", figures.prompt_tokens,
-                              figures.output_tokens)
-                  .c_str());
-  for (const BatchRate& rate : figures.decode) {
-    std::printf("%-17d %10.2f %12.1f   %.1f\n", rate.batch, 1e3 * rate.step_seconds,
-                rate.tokens_per_second(), PredictTokensPerSecond(figures, rate.batch));
-  }
-}
-
-void Print(const Report& report) {
-  PrintHolds(report);
-  PrintDoes(report.figures);
-  std::printf("\n%-21s %6s   %s\n", "suggested", "value", "reason");
-  for (const Suggestion& s : Suggest(report.figures)) {
-    std::printf("%-21s %6lld   %s: %s\n", s.name.c_str(), static_cast<long long>(s.value),
-                s.reason.c_str(), s.why.c_str());
-  }
-}
-
 absl::Status Resolve(Options* options) {
   const std::optional<KvDType> kv_dtype = ParseKvDType(options->kv_dtype);
   if (!kv_dtype) return Wrong("--kv-dtype", options->kv_dtype, kKvDTypeChoices);
@@ -193,12 +83,12 @@ absl::Status Resolve(Options* options) {
 
 absl::Status Run(const Options& options) {
   MILLRACE_RETURN_IF_ERROR(CheckWritable("--json", options.json));
-  MILLRACE_ASSIGN_OR_RETURN(const Report report, Examine(options));
-  Print(report);
+  MILLRACE_ASSIGN_OR_RETURN(const CapacityReport report, Examine(options));
+  PrintCapacity(report);
   if (options.json.empty()) return absl::OkStatus();
   // A file's strings need not be UTF-8.
   const std::string text =
-      ToJson(report).dump(2, ' ', false, nlohmann::json::error_handler_t::replace);
+      CapacityJson(report).dump(2, ' ', false, nlohmann::json::error_handler_t::replace);
   return WriteFile("--json", options.json, text + '\n');
 }
 

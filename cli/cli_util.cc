@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "base/printable.h"
 
 namespace millrace::cli {
@@ -101,6 +102,11 @@ absl::Status WriteFile(const char* flag, const std::string& path, const std::str
   file << text;
   file.close();
   return file ? absl::OkStatus() : CannotBeWritten(flag, path);
+}
+
+std::string Sized(std::uint64_t bytes) {
+  return bytes >= 1'000'000'000 ? absl::StrFormat("%.2f GB", static_cast<double>(bytes) / 1e9)
+                                : absl::StrFormat("%.2f MB", static_cast<double>(bytes) / 1e6);
 }
 
 ProgressBar::ProgressBar(std::string label) : label_(std::move(label)) {}

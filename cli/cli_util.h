@@ -44,6 +44,9 @@ absl::Status CheckWritable(const char* flag, const std::string& path);
 // Writes `text` to the file that the flag names; does nothing without a path.
 absl::Status WriteFile(const char* flag, const std::string& path, const std::string& text);
 
+// "2.50 GB", "7.31 MB".
+std::string Sized(std::uint64_t bytes);
+
 // A progress bar on stderr while it is a terminal; silent otherwise.
 class ProgressBar {
  public:

@@ -224,11 +224,6 @@ std::string Counted(std::uint64_t value) {
                                 : absl::StrFormat("%.1f million", static_cast<double>(value) / 1e6);
 }
 
-std::string Sized(std::uint64_t bytes) {
-  return bytes >= 1'000'000'000 ? absl::StrFormat("%.2f GB", static_cast<double>(bytes) / 1e9)
-                                : absl::StrFormat("%.2f MB", static_cast<double>(bytes) / 1e6);
-}
-
 void PrintSummary(const ModelInspection& model, const Findings& found) {
   const ModelFacts& facts = model.facts;
   PrintLine("name", facts.name);
