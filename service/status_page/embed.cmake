@@ -1,4 +1,6 @@
-# Joins the files of this folder into one page and writes it as C++: cmake -DOUT=status_page.cc -P embed.cmake
+# Joins the files of this folder into one page and writes it as C++:
+#   cmake -DOUT=status_page.cc "-DSCRIPTS=first.js;second.js" -P embed.cmake
+# The scripts become one, in this order.
 #
 # The page's policy names its style and its script by their SHA-256, so that no other runs.
 
@@ -21,19 +23,23 @@ function(sha256_base64 hex out)
 endfunction()
 
 set(delimiter "status_page")
-foreach(name index.html style.css script.js)
+foreach(name index.html style.css ${SCRIPTS})
   file(READ "${CMAKE_CURRENT_LIST_DIR}/${name}" text)
   if(text MATCHES "\\)${delimiter}\"")
     message(FATAL_ERROR "${name} ends the string literal that it is put into")
   endif()
   set(${name} "${text}")
 endforeach()
+set(joined "\"use strict\";\n")
+foreach(name ${SCRIPTS})
+  string(APPEND joined "${${name}}")
+endforeach()
 string(SHA256 style "${style.css}")
-string(SHA256 script "${script.js}")
+string(SHA256 script "${joined}")
 sha256_base64(${style} style)
 sha256_base64(${script} script)
 string(REPLACE "@STYLE@" "${style.css}" page "${index.html}")
-string(REPLACE "@SCRIPT@" "${script.js}" page "${page}")
+string(REPLACE "@SCRIPT@" "${joined}" page "${page}")
 
 # Nothing but the page's own style and script, and fetches from its own origin; no text becomes markup.
 string(CONCAT policy
