@@ -53,18 +53,6 @@ constexpr bool NormInFours(const NormParams& params) {
   return params.n % 4 == 0 && params.x_stride % 4 == 0;
 }
 
-// Rows of floats in every format, and nothing else: row r of `x` is row r of `out`.
-struct QuantizeParams {
-  const float* x = nullptr;  // [*num_rows][n]
-  std::int32_t n = 0;
-  const std::int32_t* num_rows = nullptr;  // [1], at most max_rows
-  std::int32_t max_rows = 0;
-  ActivationRows out;
-  bool chained = false;
-};
-
-cudaError_t LaunchQuantize(const QuantizeParams& params, cudaStream_t stream);
-
 }  // namespace millrace::cuda
 
 #endif  // MILLRACE_KERNELS_CUDA_NORM_H_

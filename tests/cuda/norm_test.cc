@@ -1,8 +1,8 @@
-// RMSNorm and quantisation on the (emulated) GPU against the CPU's scalar level, bit for bit.
+// RMSNorm, and the exponential function, on the (emulated) GPU against the CPU's scalar level, bit
+// for bit.
 #include "kernels/cuda/norm.h"
 
 #include <algorithm>
-#include <limits>
 #include <random>
 #include <string>
 #include <vector>
@@ -118,62 +118,6 @@ TEST(CudaNorm, CarriesFaultsAndExtremesAsTheCpu) {
   x[5 * kN] = -kInfinity;
   std::fill_n(x.begin() + 6 * kN, 256, -0.0F);
   ExpectNormOfCpu(8, kN, x, weight);
-}
-
-void ExpectQuantisedAsOnCpu(std::int32_t rows, std::int32_t n, const std::vector<float>& x) {
-  SCOPED_TRACE(std::to_string(rows) + " rows of " + std::to_string(n));
-  DeviceArray<float> device_x(x);
-  DeviceArray<std::int32_t> num_rows(std::vector<std::int32_t>{rows});
-  ActivationArrays out(rows + 1, n);
-  QuantizeParams params;
-  params.x = device_x.data();
-  params.n = n;
-  params.num_rows = num_rows.data();
-  params.max_rows = rows + 1;
-  params.out = out.rows();
-  params.chained = true;
-  ASSERT_EQ(LaunchQuantize(params, nullptr), cudaSuccess);
-  ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-  ASSERT_EQ(cudaGetLastError(), cudaSuccess);
-  for (std::int32_t r = 0; r < rows; ++r) out.ExpectRow(r, RowOf(x, r, n));
-  out.ExpectUntouched(rows);
-}
-
-TEST(CudaQuantize, GivesTheBitsOfTheCpuForRowsOfAnyLength) {
-  std::mt19937_64 random(6);
-  for (const std::int32_t n : {32, 96, 256, 1024, 1056, 2048, 4096}) {
-    const std::vector<float> x = RandomFloats(static_cast<std::size_t>(3 * n), &random, 2);
-    ExpectQuantisedAsOnCpu(3, n, x);
-  }
-}
-
-// Ties, the largest of all, blocks of zeros and of what cannot be inverted, and faults, whose block
-// is marked and no other.
-TEST(CudaQuantize, KnowsItsEdges) {
-  constexpr std::int32_t kN = 512;
-  const std::vector<std::vector<float>> heads = {
-      {127.0F, 0.5F, 1.5F, 2.5F, -0.5F, -1.5F, -2.5F, 126.5F, -126.5F},
-      {std::numeric_limits<float>::max(), -std::numeric_limits<float>::max()},
-      {},
-      {-0.0F},
-      {std::numeric_limits<float>::denorm_min()},
-      {-3e-37F},
-      {4e-37F},
-      {kNan, 1.0F},
-      {1.0F, -kNan},
-      {kInfinity},
-      {-kInfinity},
-      {std::nextafter(1.0F, 0.0F), 1.0F}};
-  std::vector<float> x;
-  for (const std::vector<float>& head : heads) {
-    std::vector<float> row(kN, 0.0F);
-    std::copy(head.begin(), head.end(), row.begin());
-    std::copy(head.begin(), head.end(), row.begin() + 300);
-    std::fill(row.begin() + 400, row.end(), 0.25F);
-    if (head.empty()) std::fill(row.begin(), row.end(), 0.0F);
-    x.insert(x.end(), row.begin(), row.end());
-  }
-  ExpectQuantisedAsOnCpu(static_cast<std::int32_t>(heads.size()), kN, x);
 }
 
 __global__ void ExpKernel(const float* x, int n, float* y) {
