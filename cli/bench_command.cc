@@ -196,6 +196,7 @@ void PrintJson(const LoadedModel& model, const Device& device, const std::vector
          {"depth", row.depth},
          {"shared_prefix", row.shared_prefix},
          {"model", model.facts.name},
+         {"batch_invariant", model.facts.batch_invariant},
          {"tokens_per_second",
           {{"median", row.rate.median}, {"min", row.rate.min}, {"max", row.rate.max}}}});
   }
@@ -283,6 +284,7 @@ int RunBench(int argc, char** argv) {
                  "Tokens of a step at most: a prompt is computed in chunks of so many")
       ->check(CLI::Range(1, 65536))
       ->capture_default_str();
+  app.add_option("--matmul", options.load.matmul, kMatmulHelp)->capture_default_str();
   app.add_flag("--no-cuda-graphs", options.no_graphs,
                "On a GPU: launches every kernel by itself, to see what graphs are worth");
   app.add_option("--threads", options.load.threads,
@@ -302,6 +304,8 @@ int RunBench(int argc, char** argv) {
     return Fail(kName, absl::StrCat("--device ", options.load.device, ": want ", kDeviceChoices),
                 2);
   }
+  const absl::Status matmul = CheckMatmul(options.load.matmul, options.load.device);
+  if (!matmul.ok()) return Fail(kName, std::string(matmul.message()), 2);
   const std::optional<KvDType> kv_dtype = ParseKvDType(options.kv_dtype);
   if (!kv_dtype) {
     return Fail(kName, absl::StrCat("--kv-dtype ", options.kv_dtype, ": want ", kKvDTypeChoices),

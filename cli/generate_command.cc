@@ -181,6 +181,8 @@ int RunGenerate(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--temperature", options.temperature, "0 is greedy")->capture_default_str();
   app.add_option("--seed", options.seed, "Makes sampling repeatable; default: drawn anew");
+  app.add_option("--device", options.load.device, kDeviceChoices)->capture_default_str();
+  app.add_option("--matmul", options.load.matmul, kMatmulHelp)->capture_default_str();
   app.add_option("--ctx", options.load.context, "Context; 0: the model's, or what memory holds");
   app.add_option("--threads", options.load.threads,
                  "Worker threads, at most and (0) by default the physical cores the cgroup allows");
@@ -191,6 +193,12 @@ int RunGenerate(int argc, char** argv) {
   if (prompt->empty() && chat->empty() && tokens->empty()) {
     return Fail(kName, "one of --prompt, --chat and --tokens is required", 2);
   }
+  if (!IsDeviceChoice(options.load.device)) {
+    return Fail(kName, absl::StrCat("--device ", options.load.device, ": want ", kDeviceChoices),
+                2);
+  }
+  const absl::Status matmul = CheckMatmul(options.load.matmul, options.load.device);
+  if (!matmul.ok()) return Fail(kName, std::string(matmul.message()), 2);
   options.load.max_num_seqs = 1;
   const absl::StatusOr<Outcome> outcome = Generate(options);
   if (!outcome.ok()) return Fail(kName, outcome.status());

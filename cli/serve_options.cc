@@ -47,6 +47,7 @@ void AddModelFlags(CLI::App* app, ServeOptions* options, Raw* raw) {
   app->add_option("--device", options->load.device,
                   "auto (a GPU where there is one and this build has CUDA), cpu, cuda or cuda:N")
       ->capture_default_str();
+  app->add_option("--matmul", options->load.matmul, kMatmulHelp)->capture_default_str();
   app->add_option("--ctx", raw->context,
                   "Context in tokens; auto: the model's, or what memory holds")
       ->capture_default_str();

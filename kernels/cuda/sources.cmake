@@ -3,7 +3,9 @@
 set(MILLRACE_CUDA_KERNELS
   attention.cu
   attention_merge.cu
+  dequantize.cu
   embed.cu
+  half_rows.cu
   int8_peak.cu
   matmul.cu
   matmul_float.cu

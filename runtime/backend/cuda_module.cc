@@ -54,11 +54,11 @@ absl::StatusOr<void*> OpenModule() {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(std::int32_t device, int threads) {
+absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaBackendOptions& options) {
   MILLRACE_ASSIGN_OR_RETURN(void* const module, OpenModule());
   const auto make = reinterpret_cast<CudaModuleMakeFn>(dlsym(module, kCudaModuleMakeSymbol));
   absl::StatusOr<std::unique_ptr<Backend>> backend = absl::InternalError("made nothing");
-  make(device, threads, &backend);
+  make(options, &backend);
   return backend;
 }
 

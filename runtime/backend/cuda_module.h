@@ -32,6 +32,13 @@ struct CudaDeviceReport {
   double int8_gops = 0;
 };
 
+// What a CUDA backend is made for.
+struct CudaBackendOptions {
+  std::int32_t device = 0;
+  int threads = 1;      // that prepare weights while they are loaded
+  bool cublas = false;  // large products by cuBLAS: rows then depend on their neighbours
+};
+
 inline constexpr char kCudaModuleName[] = "libmillrace_cuda.so";
 
 // What the module exports, as C names.
@@ -39,15 +46,15 @@ inline constexpr char kCudaModuleDigestSymbol[] = "millrace_cuda_module_digest";
 inline constexpr char kCudaModuleMakeSymbol[] = "millrace_cuda_module_make";
 inline constexpr char kCudaModuleReportSymbol[] = "millrace_cuda_module_report";
 using CudaModuleDigestFn = const char* (*)();
-// Fills `backend` with a backend for CUDA device `device`, or with why there is none.
-using CudaModuleMakeFn = void (*)(std::int32_t device, int threads,
+// Fills `backend` with one, or with why there is none.
+using CudaModuleMakeFn = void (*)(const CudaBackendOptions& options,
                                   absl::StatusOr<std::unique_ptr<Backend>>* backend);
 using CudaModuleReportFn = void (*)(std::int32_t device, bool measure,
                                     absl::StatusOr<CudaDeviceReport>* report);
 
 // UNIMPLEMENTED where there is no module; FAILED_PRECONDITION for one that does not load or was
 // built with another program; else as CudaBackend::Create.
-absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(std::int32_t device, int threads);
+absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaBackendOptions& options);
 
 // Errors as MakeCudaBackend's. `measure`: its limits, too, which takes about a second and some of
 // its free memory.

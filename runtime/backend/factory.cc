@@ -70,6 +70,18 @@ std::optional<std::int32_t> CudaDeviceOf(std::string_view device) {
   return device == "auto" ? 0 : CudaIndex(device);
 }
 
+absl::Status CheckMatmul(std::string_view matmul, std::string_view device) {
+  if (matmul != "exact" && matmul != "cublas") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--matmul ", std::string(matmul), ": want ", kMatmulChoices));
+  }
+  if (matmul == "cublas" && device == "cpu") {
+    return absl::InvalidArgumentError(
+        "--matmul cublas: only a GPU has it, and this is --device cpu");
+  }
+  return absl::OkStatus();
+}
+
 int ThreadsToUse(int threads) {
   const int cores = AvailableCores();
   return threads == 0 ? cores : std::min(threads, cores);
@@ -81,7 +93,8 @@ bool IsCpuIsaChoice(std::string_view cpu_isa) {
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& device, int threads,
                                                      const std::string& cpu_isa,
-                                                     const WeightCacheOptions& weight_cache) {
+                                                     const WeightCacheOptions& weight_cache,
+                                                     const std::string& matmul) {
   if (!IsDeviceChoice(device)) {
     return absl::InvalidArgumentError(absl::StrCat("--device ", device, ": want ", kDeviceChoices));
   }
@@ -89,10 +102,17 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& device, 
     return absl::InvalidArgumentError(
         absl::StrCat("--threads ", threads, ": want 0 (all cores) to ", kMaxThreads));
   }
+  MILLRACE_RETURN_IF_ERROR(CheckMatmul(matmul, device));
   if (device == "cpu") return MakeCpuBackend(threads, cpu_isa, weight_cache);
-  absl::StatusOr<std::unique_ptr<Backend>> cuda =
-      MakeCudaBackend(CudaDeviceOf(device).value_or(0), ThreadsToUse(threads));
+  CudaBackendOptions options;
+  options.device = CudaDeviceOf(device).value_or(0);
+  options.threads = ThreadsToUse(threads);
+  options.cublas = matmul == "cublas";
+  absl::StatusOr<std::unique_ptr<Backend>> cuda = MakeCudaBackend(options);
   if (cuda.ok()) return cuda;
+  if (options.cublas) {
+    return WithContext("--matmul cublas on --device " + device, cuda.status());
+  }
   if (device != "auto") return WithContext("--device " + device, cuda.status());
   // An image for CPUs has no module: nothing to tell.
   if (!absl::IsUnimplemented(cuda.status())) {

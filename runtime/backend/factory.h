@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "runtime/backend/backend.h"
 #include "runtime/backend/weight_cache_options.h"
@@ -28,14 +29,25 @@ bool IsDeviceChoice(std::string_view device);
 // The number of the CUDA device that a choice names, 0 where it leaves that open; nothing for cpu.
 std::optional<std::int32_t> CudaDeviceOf(std::string_view device);
 
+// What --matmul takes: how large products are computed on a GPU. exact: with the CPU's bits,
+// whatever else is in the step. cublas: by NVIDIA's library, where steps are large.
+inline constexpr char kMatmulChoices[] = "exact or cublas";
+inline constexpr char kMatmulHelp[] =
+    "On a GPU, large products: exact (a request's bits depend on it alone), or by cublas, which "
+    "rounds to 16 bits, gives other bits in other company, and must be installed";
+// INVALID_ARGUMENT naming the flag for others, and for cublas with --device cpu.
+absl::Status CheckMatmul(std::string_view matmul, std::string_view device);
+
 // `device` is one of kDeviceChoices. auto is the first CUDA device where the CUDA module
 // (runtime/backend/cuda/module.h) lies beside the program and finds one, else the CPU, and a line
 // of log says why; cuda:N fails where there is none. `threads` as ThreadsToUse takes it; `cpu_isa`
-// is one of kCpuIsaChoices. INVALID_ARGUMENT naming the flag for others and for a level that this
+// is one of kCpuIsaChoices. `matmul` is one of kMatmulChoices; the CPU never stands in for a GPU
+// that is to use cuBLAS. INVALID_ARGUMENT naming the flag for others and for a level that this
 // machine lacks.
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& device, int threads,
                                                      const std::string& cpu_isa,
-                                                     const WeightCacheOptions& weight_cache = {});
+                                                     const WeightCacheOptions& weight_cache = {},
+                                                     const std::string& matmul = "exact");
 
 }  // namespace millrace
 

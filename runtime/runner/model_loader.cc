@@ -208,7 +208,7 @@ absl::Status CheckLoadOptions(const LoadOptions& options) {
   if (options.context < 0 || options.kv_cache_bytes < 0) {
     return absl::InvalidArgumentError("--ctx and --kv-cache-bytes: want auto or a positive number");
   }
-  return absl::OkStatus();
+  return CheckMatmul(options.matmul, options.device);
 }
 
 absl::StatusOr<ModelInspection> InspectModel(const LoadOptions& options) {
@@ -216,8 +216,9 @@ absl::StatusOr<ModelInspection> InspectModel(const LoadOptions& options) {
   MILLRACE_ASSIGN_OR_RETURN(const auto file, GgufFile::Open(options.path));
   MILLRACE_ASSIGN_OR_RETURN(const Transformer transformer, ReadTransformer(*file));
   MILLRACE_RETURN_IF_ERROR(CheckKvDType(options, transformer.config()));
-  MILLRACE_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend,
-                            MakeBackend(options.device, options.threads, options.cpu_isa));
+  MILLRACE_ASSIGN_OR_RETURN(
+      const std::unique_ptr<Backend> backend,
+      MakeBackend(options.device, options.threads, options.cpu_isa, {}, options.matmul));
   BackendLimits limits = MakeLimits(options, transformer.config());
   const absl::StatusOr<MemoryPlan> plan =
       Plan(options, transformer, *backend, limits, backend->AvailableBytes(),
@@ -260,8 +261,9 @@ absl::StatusOr<LoadedModel> LoadModel(const LoadOptions& options) {
                      transformer.config().vocab, " rows"));
   }
   MILLRACE_ASSIGN_OR_RETURN(const WeightCacheOptions cache, WeightCacheFor(options, file));
-  MILLRACE_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend,
-                            MakeBackend(options.device, options.threads, options.cpu_isa, cache));
+  MILLRACE_ASSIGN_OR_RETURN(
+      std::unique_ptr<Backend> backend,
+      MakeBackend(options.device, options.threads, options.cpu_isa, cache, options.matmul));
   BackendLimits limits = MakeLimits(options, transformer.config());
   const std::uint64_t total = transformer.WeightBytes(file);
   const std::int64_t available = backend->AvailableBytes();

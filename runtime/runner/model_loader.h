@@ -27,6 +27,7 @@ std::optional<KvDType> ParseKvDType(std::string_view name);
 struct LoadOptions {
   std::string path;
   std::string device = "auto";     // auto, cpu or cuda:N
+  std::string matmul = "exact";    // of kMatmulChoices
   double kv_cache_fraction = 0.9;  // of what weights and scratch leave of a GPU's memory
   std::int64_t context = 0;        // 0: min(the model's, what memory holds)
   KvDType kv_dtype = KvDType::kF16;

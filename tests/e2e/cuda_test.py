@@ -39,8 +39,9 @@ class CudaTest(unittest.TestCase):
     def tearDownClass(cls):
         cls.folder.cleanup()
 
-    def server(self, *flags, fault="", device="cuda:0", memory=""):
-        env = os.environ | {"MILLRACE_EMULATION_FAULT": fault, "MILLRACE_EMULATION_MEMORY": memory}
+    def server(self, *flags, fault="", device="cuda:0", memory="", cublas_rows=""):
+        env = os.environ | {"MILLRACE_EMULATION_FAULT": fault, "MILLRACE_EMULATION_MEMORY": memory,
+                            "MILLRACE_EMULATION_CUBLAS_ROWS": cublas_rows}
         return Server("--device", device, "--max-num-seqs", 4, "--ctx", 256, "--max-num-batched-tokens", 64, *flags, binary=self.binary, env=env)
 
     def refusal(self, *flags, fault="", memory=""):
@@ -68,14 +69,41 @@ class CudaTest(unittest.TestCase):
         with self.server(fault="hang:900") as server:
             self.fails(server)
 
-    def fails(self, server):
+    def test_products_by_cublas_answer_alike_and_the_server_says_that_answers_depend_on_their_company(self):
+        text = ("Once upon a time there was a little girl who lived in a house with a big garden. "
+                "One day she went out to play with her ball and her small dog and")
+        with Server("--device", "cpu") as cpu:
+            prompt = list(cpu.stub.Tokenize(pb.TokenizeRequest(text=text)).token_ids)
+            self.assertTrue(cpu.stub.GetModelInfo(pb.GetModelInfoRequest()).batch_invariant)
+            expected = [tokens_of(cpu, prompt), tokens_of(cpu, prompt[:5])]
+        self.assertGreaterEqual(len(prompt), 24)
+        with self.server("--matmul", "cublas", cublas_rows="24") as cuda:
+            info = cuda.stub.GetModelInfo(pb.GetModelInfoRequest())
+            self.assertFalse(info.batch_invariant)
+            self.assertIn("cuBLAS 13.1", info.device)
+            large, small = tokens_of(cuda, prompt), tokens_of(cuda, prompt[:5])
+        # The first tokens of a text that the model knows how to go on with; small steps keep the CPU's bits.
+        self.assertEqual(large[:4], expected[0][:4])
+        self.assertEqual(small, expected[1])
+
+    def test_a_product_of_cublas_that_fails_ends_streams_health_and_the_process(self):
+        with self.server("--matmul", "cublas", fault="cublas:2", cublas_rows="8") as server:
+            self.assertIn("CUBLAS_STATUS_EXECUTION_FAILED", self.fails(server, prompt=range(1, 17)))
+
+    def test_cublas_that_is_not_there_or_has_no_gpu_is_one_line(self):
+        self.assertIn("cuBLAS of CUDA 13 does not load", self.refusal("--device", "cuda:0", "--matmul", "cublas", fault="nocublas"))
+        # The CPU does not stand in for what was asked for.
+        self.assertIn("no NVIDIA driver is installed", self.refusal("--device", "auto", "--matmul", "cublas", fault="nodevice"))
+
+    def fails(self, server, prompt=(1, 2, 3)):
         with self.assertRaises(grpc.RpcError) as failure:
-            for _ in server.stub.Generate(request([1, 2, 3], 100), timeout=harness.CALL_SECONDS):
+            for _ in server.stub.Generate(request(list(prompt), 100), timeout=harness.CALL_SECONDS):
                 pass
         began = time.monotonic()
         self.assertIn(failure.exception.code(), (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE))
         self.assertEqual(server.process.wait(timeout=EXIT_SECONDS), 1)
         self.assertLess(time.monotonic() - began, EXIT_SECONDS)
+        return failure.exception.details()
 
     def test_auto_serves_on_the_cpu_where_no_gpu_is_and_says_why(self):
         with self.server(device="auto", fault="nodevice") as server:

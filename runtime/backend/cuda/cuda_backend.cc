@@ -36,11 +36,19 @@ absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Create(const CudaOptio
   for (Slot& slot : backend->state_->slots) {
     MILLRACE_ASSIGN_OR_RETURN(slot.done, MakeEvent());
   }
+  if (options.library.use) {
+    MILLRACE_ASSIGN_OR_RETURN(backend->state_->library, LibraryProducts::Open(options.library));
+  }
   return backend;
 }
 
 std::string CudaBackend::device() const {
   return absl::StrCat("cuda:", facts_.index, ", ", facts_.name);
+}
+
+std::string CudaBackend::isa() const {
+  if (state_->library == nullptr) return facts_.isa;
+  return absl::StrCat(facts_.isa, ", cuBLAS ", state_->library->version());
 }
 
 absl::StatusOr<WeightId> CudaBackend::LoadWeight(std::string_view name, DType dtype,
@@ -63,8 +71,10 @@ std::int64_t CudaBackend::AvailableBytes() const {
 }
 
 std::int64_t CudaBackend::ScratchBytes(const Program& program, const BackendLimits& limits) const {
+  const std::int64_t library =
+      state_->library == nullptr ? 0 : state_->library->Bytes(program.dims, limits);
   return StepBuffers::Bytes(program.dims, limits) +
-         StepTables::Bytes(limits, MaxPartials(program.dims, limits));
+         StepTables::Bytes(limits, MaxPartials(program.dims, limits)) + library;
 }
 
 std::int64_t CudaBackend::expert_rows_bytes() const {
@@ -138,10 +148,14 @@ absl::Status CudaBackend::Prepare(const Program& program, const BackendLimits& l
     MILLRACE_ASSIGN_OR_RETURN(slot.results,
                               PinnedMemory::Allocate(result_bytes(), "results on the host"));
   }
+  if (state_->library != nullptr) {
+    MILLRACE_RETURN_IF_ERROR(state_->library->Prepare(
+        program_.dims, limits, LibraryWeights(program_, state_->weights), state_->stream.get()));
+  }
   attention_plan_.Reserve(limits);
-  state_->executor =
-      std::make_unique<Executor>(&program_, limits_, facts_, &state_->weights, &state_->buffers,
-                                 &state_->tables, state_->kv.data(), options_.fused);
+  state_->executor = std::make_unique<Executor>(
+      &program_, limits_, facts_, &state_->weights, &state_->buffers, &state_->tables,
+      state_->kv.data(), options_.fused, state_->library.get());
   state_->graphs = std::make_unique<StepGraphs>(state_->executor.get());
   // Copies from pageable memory may still be under way, and steps' stream does not wait for them.
   return ToStatus(cudaDeviceSynchronize(), "copying weights and angles");
@@ -187,6 +201,21 @@ absl::Status CudaBackend::PutCopies(const StepInput& input, Slot* slot, int inde
                   "copying logits");
 }
 
+absl::Status CudaBackend::PutKernels(const StepShape& shape, int index) {
+  cudaStream_t const stream = state_->stream.get();
+  LibraryProducts* const library = state_->library.get();
+  if (options_.graphs && FitsGraph(shape)) {
+    const StepShape padded = GraphShape(shape, limits_);
+    if (library == nullptr || !library->MayServe(padded.tokens)) {
+      return state_->graphs->Launch(padded, index, stream);
+    }
+  }
+  const cudaError_t put = state_->executor->Run(shape, index, stream);
+  // What the library says of its own failure is more than that a step was not launched.
+  if (library != nullptr) MILLRACE_RETURN_IF_ERROR(library->status());
+  return ToStatus(put, "launching a step's kernels");
+}
+
 absl::Status CudaBackend::PutStep(const StepInput& input, Slot* slot, int index) {
   attention_plan_.Build(input, limits_.kv.block_size, MaxPartials(program_.dims, limits_));
   const absl::Status written =
@@ -195,13 +224,7 @@ absl::Status CudaBackend::PutStep(const StepInput& input, Slot* slot, int index)
   MILLRACE_RETURN_IF_ERROR(written);
   const StepShape shape = ExactShape(input, attention_plan_, state_->tables.sample_shape(),
                                      program_.dims, facts_.multiprocessors);
-  if (options_.graphs && FitsGraph(shape)) {
-    MILLRACE_RETURN_IF_ERROR(
-        state_->graphs->Launch(GraphShape(shape, limits_), index, state_->stream.get()));
-  } else {
-    MILLRACE_RETURN_IF_ERROR(ToStatus(state_->executor->Run(shape, index, state_->stream.get()),
-                                      "launching a step's kernels"));
-  }
+  MILLRACE_RETURN_IF_ERROR(PutKernels(shape, index));
   MILLRACE_RETURN_IF_ERROR(PutCopies(input, slot, index));
   MILLRACE_RETURN_IF_ERROR(
       ToStatus(cudaEventRecord(slot->done.get(), state_->stream.get()), "launching a step"));

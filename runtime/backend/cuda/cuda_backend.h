@@ -3,7 +3,8 @@
 // kernels behind those of the step before, whose sampled tokens it may refer to; Await waits for an
 // event.
 //
-// Threading as Backend's. All results are the CPU backend's, to the bit (docs/numerics.md).
+// Threading as Backend's. All results are the CPU backend's, to the bit (docs/numerics.md), but for
+// large steps where products by cuBLAS were asked for.
 #ifndef MILLRACE_RUNTIME_BACKEND_CUDA_CUDA_BACKEND_H_
 #define MILLRACE_RUNTIME_BACKEND_CUDA_CUDA_BACKEND_H_
 
@@ -23,9 +24,11 @@
 #include "runtime/backend/cuda/completion_waiter.h"
 #include "runtime/backend/cuda/device.h"
 #include "runtime/backend/cuda/executor.h"
+#include "runtime/backend/cuda/library_products.h"
 #include "runtime/backend/cuda/resources.h"
 #include "runtime/backend/cuda/step_buffers.h"
 #include "runtime/backend/cuda/step_graphs.h"
+#include "runtime/backend/cuda/step_shape.h"
 #include "runtime/backend/cuda/step_tables.h"
 #include "runtime/backend/cuda/weight_store.h"
 
@@ -33,24 +36,25 @@ namespace millrace::cuda {
 
 struct CudaOptions {
   std::int32_t device = 0;
-  int threads = 1;     // that read and lay out weights
-  bool graphs = true;  // false: every kernel is launched by itself, for tests and profilers
-  bool fused = true;   // false: what could end another kernel is one of its own, as above
+  int threads = 1;         // that read and lay out weights
+  bool graphs = true;      // false: every kernel is launched by itself, for tests and profilers
+  bool fused = true;       // false: what could end another kernel is one of its own, as above
+  LibraryOptions library;  // products by cuBLAS, which give up the CPU's bits
   // After this a step hangs and the device is lost: many times what the largest step takes.
   Duration step_limit = std::chrono::seconds(60);
 };
 
 class CudaBackend final : public Backend {
  public:
-  // As OpenDevice.
+  // As OpenDevice, and as Cublas::Open where the library is asked for.
   static absl::StatusOr<std::unique_ptr<CudaBackend>> Create(const CudaOptions& options);
   ~CudaBackend() override;
 
   std::string device() const override;
-  std::string isa() const override { return facts_.isa; }
+  std::string isa() const override;
   std::int32_t threads() const override { return options_.threads; }
   std::int32_t max_in_flight() const override { return kSlots; }
-  bool batch_invariant() const override { return true; }
+  bool batch_invariant() const override { return state_->library == nullptr; }
   absl::StatusOr<WeightId> LoadWeight(std::string_view name, DType dtype,
                                       std::span<const std::int64_t> shape,
                                       const ByteSource& source) override;
@@ -84,6 +88,7 @@ class CudaBackend final : public Backend {
     DeviceMemory kv;
     StepBuffers buffers;
     StepTables tables;
+    std::unique_ptr<LibraryProducts> library;  // null: all products are exact
     std::unique_ptr<Executor> executor;
     std::unique_ptr<StepGraphs> graphs;
     std::array<Slot, kSlots> slots;
@@ -99,6 +104,7 @@ class CudaBackend final : public Backend {
   absl::Status FillAngles();
   absl::Status CheckDeferred(const StepInput& input) const;
   absl::Status PutStep(const StepInput& input, Slot* slot, int index);
+  absl::Status PutKernels(const StepShape& shape, int index);
   absl::Status PutCopies(const StepInput& input, Slot* slot, int index);
   std::int64_t result_bytes() const;
   std::int64_t expert_rows_bytes() const;

@@ -20,8 +20,8 @@ namespace {
 // and cost a kernel's dependency.
 constexpr std::int32_t kMaxUnsortedTokens = 8;
 
-std::byte* RowsOf(const ActivationRows& rows, DType reader) {
-  switch (Info(reader).activation) {
+std::byte* RowsOf(const ActivationRows& rows, ActivationFormat format) {
+  switch (format) {
     case ActivationFormat::kF32:
       return rows.f32;
     case ActivationFormat::kQ8x32:
@@ -36,7 +36,7 @@ std::byte* RowsOf(const ActivationRows& rows, DType reader) {
 
 Executor::Executor(const Program* program, const BackendLimits& limits, const DeviceFacts& device,
                    const WeightStore* weights, const StepBuffers* buffers, const StepTables* tables,
-                   std::byte* kv_data, bool fused)
+                   std::byte* kv_data, bool fused, LibraryProducts* library)
     : program_(*program),
       dims_(program->dims),
       limits_(limits),
@@ -46,7 +46,8 @@ Executor::Executor(const Program* program, const BackendLimits& limits, const De
       tables_(tables),
       kv_data_(kv_data),
       chained_(device.chains),
-      fused_(fused) {}
+      fused_(fused),
+      library_(library) {}
 
 cudaError_t Executor::Run(const StepShape& shape, int slot, cudaStream_t stream) {
   shape_ = &shape;
@@ -68,12 +69,19 @@ const NextStage& Executor::Next() const {
   return *next;
 }
 
+ActivationFormat Executor::FormatFor(const Weight& weight, std::int32_t count) const {
+  const std::int32_t rows = count > 0 ? count : shape_->tokens;
+  const bool served = library_ != nullptr &&
+                      library_->Serves(weight.bytes.data(), FormOf(weight.shape.dtype), rows);
+  return served ? ActivationFormat::kF32 : Info(weight.shape.dtype).activation;
+}
+
 ActivationRows Executor::RowsFor(const ActivationRows& rows,
-                                 std::initializer_list<WeightId> readers) const {
+                                 std::initializer_list<WeightId> readers,
+                                 std::int32_t count) const {
   ActivationRows out;
   for (const WeightId reader : readers) {
-    const DType dtype = weights_->Get(reader).shape.dtype;
-    switch (Info(dtype).activation) {
+    switch (FormatFor(weights_->Get(reader), count)) {
       case ActivationFormat::kF32:
         out.f32 = rows.f32;
         break;
@@ -88,14 +96,14 @@ ActivationRows Executor::RowsFor(const ActivationRows& rows,
   return out;
 }
 
-MatmulMatrix Executor::Matrix(WeightId id, const ActivationRows& x) const {
+MatmulMatrix Executor::Matrix(WeightId id, const ActivationRows& x, std::int32_t count) const {
   const Weight& weight = weights_->Get(id);
   MatmulMatrix matrix;
   matrix.w = weight.bytes.data();
   matrix.expert_bytes = LaidOutBytes(weight.shape.dtype, weight.shape.rows, weight.shape.k);
   matrix.form = FormOf(weight.shape.dtype);
   matrix.n = static_cast<std::int32_t>(weight.shape.rows);
-  matrix.x = RowsOf(x, weight.shape.dtype);
+  matrix.x = RowsOf(x, FormatFor(weight, count));
   matrix.y_stride = weight.shape.rows;
   return matrix;
 }
@@ -109,8 +117,17 @@ MatmulParams Executor::OverTokens(std::int64_t k) const {
   return params;
 }
 
-void Executor::Multiply(const MatmulParams& params, const MatmulTail& tail) {
-  Note(LaunchMatmulThen(params, tail, {.multiprocessors = device_.multiprocessors}, stream_));
+void Executor::Multiply(MatmulParams params, const MatmulTail& tail) {
+  const MatmulDevice device = {.multiprocessors = device_.multiprocessors};
+  const int matrices = params.num_matrices;
+  if (library_ != nullptr) Note(library_->Take(&params, stream_));
+  if (params.num_matrices == matrices) {
+    Note(LaunchMatmulThen(params, tail, device, stream_));
+    return;
+  }
+  // What the library took ends with no tail, and nothing waits for it but the next kernel.
+  if (params.num_matrices > 0) Note(LaunchMatmul(params, device, stream_));
+  Note(LaunchTail(tail, stream_));
 }
 
 MatmulTail Executor::Tail(TailKind kind) const {
@@ -155,7 +172,8 @@ NormParams Executor::NormOf(const DenseFfnStage& stage) const {
 }
 
 NormParams Executor::NormOf(const NormHeadStage& stage) const {
-  NormParams norm = OverRows(stage.norm, RowsFor(buffers_->hidden_rows, {stage.head}));
+  NormParams norm =
+      OverRows(stage.norm, RowsFor(buffers_->hidden_rows, {stage.head}, shape_->logits));
   norm.row_index = tables_->device().logit_rows;
   norm.num_rows = tables_->device().num_logits;
   norm.max_rows = shape_->logits;
@@ -429,7 +447,7 @@ void Executor::operator()(const NormHeadStage& stage) {
   params.count = tables.num_logits;
   params.max_rows = shape_->logits;
   params.num_matrices = 1;
-  params.matrices[0] = Matrix(stage.head, buffers_->hidden_rows);
+  params.matrices[0] = Matrix(stage.head, buffers_->hidden_rows, shape_->logits);
   params.matrices[0].y = buffers_->logits;
   params.chained = chained_;
   Multiply(params);

@@ -24,6 +24,7 @@
 #include "kernels/cuda/route.h"
 #include "runtime/backend/backend.h"
 #include "runtime/backend/cuda/device.h"
+#include "runtime/backend/cuda/library_products.h"
 #include "runtime/backend/cuda/step_buffers.h"
 #include "runtime/backend/cuda/step_shape.h"
 #include "runtime/backend/cuda/step_tables.h"
@@ -35,13 +36,14 @@ namespace millrace::cuda {
 class Executor {
  public:
   // All pointers outlive the executor; kv_data is [num_layers] layers of the layout's bytes, in
-  // device memory. `fused`: kernels end with what follows them where that pays. REQUIRES: the
-  // program is what Transformer emits (a product of q, k and v is followed by their append, an
-  // attention stage by its output projection, a router by its experts; after what adds to the
-  // residual stream comes a stage that begins with a norm).
+  // device memory. `fused`: kernels end with what follows them where that pays. `library` computes
+  // products of large steps; it may be null. REQUIRES: the program is what Transformer emits (a
+  // product of q, k and v is followed by their append, an attention stage by its output projection,
+  // a router by its experts; after what adds to the residual stream comes a stage that begins with
+  // a norm).
   Executor(const Program* program, const BackendLimits& limits, const DeviceFacts& device,
            const WeightStore* weights, const StepBuffers* buffers, const StepTables* tables,
-           std::byte* kv_data, bool fused);
+           std::byte* kv_data, bool fused, LibraryProducts* library);
 
   // Puts one step, whose tables are written, on the stream; `slot` is where its sampled tokens go.
   // The first error of a launch, after which nothing more is put.
@@ -72,12 +74,14 @@ class Executor {
   NormParams NormOf(const DenseFfnStage& stage) const;
   NormParams NormOf(const NormHeadStage& stage) const;
 
-  // Of `rows`, those formats that the weights read.
-  ActivationRows RowsFor(const ActivationRows& rows, std::initializer_list<WeightId> readers) const;
-  MatmulMatrix Matrix(WeightId weight, const ActivationRows& x) const;
+  // Of `rows`, those formats that the weights read, in products of `count` rows; 0: of all tokens.
+  ActivationRows RowsFor(const ActivationRows& rows, std::initializer_list<WeightId> readers,
+                         std::int32_t count = 0) const;
+  MatmulMatrix Matrix(WeightId weight, const ActivationRows& x, std::int32_t count = 0) const;
+  ActivationFormat FormatFor(const Weight& weight, std::int32_t count) const;
   // All tokens of the step; one launch.
   MatmulParams OverTokens(std::int64_t k) const;
-  void Multiply(const MatmulParams& params, const MatmulTail& tail = {});
+  void Multiply(MatmulParams params, const MatmulTail& tail = {});
   MatmulTail Tail(TailKind kind) const;
   // What comes after the last kernel that adds to x: the next stage's norm, where it has rows.
   MatmulTail NormOfNext() const;
@@ -102,6 +106,7 @@ class Executor {
   std::byte* const kv_data_;
   const bool chained_;  // kernels/cuda/launch.h
   const bool fused_;
+  LibraryProducts* const library_;
 
   // Of the step that is put.
   const StepShape* shape_ = nullptr;

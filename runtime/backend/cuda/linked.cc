@@ -9,9 +9,11 @@
 
 namespace millrace {
 
-absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(std::int32_t device, int threads) {
-  auto made = cuda::CudaBackend::Create(
-      {.device = device, .threads = threads, .graphs = cuda::GraphsAsked()});
+absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaBackendOptions& options) {
+  auto made = cuda::CudaBackend::Create({.device = options.device,
+                                         .threads = options.threads,
+                                         .graphs = cuda::GraphsAsked(),
+                                         .library = {.use = options.cublas}});
   if (!made.ok()) return made.status();
   return *std::move(made);
 }

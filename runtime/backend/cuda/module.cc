@@ -15,9 +15,12 @@ extern "C" {
 }
 
 [[gnu::visibility("default")]] void millrace_cuda_module_make(
-    std::int32_t device, int threads, absl::StatusOr<std::unique_ptr<millrace::Backend>>* backend) {
-  auto made = millrace::cuda::CudaBackend::Create(
-      {.device = device, .threads = threads, .graphs = millrace::cuda::GraphsAsked()});
+    const millrace::CudaBackendOptions& options,
+    absl::StatusOr<std::unique_ptr<millrace::Backend>>* backend) {
+  auto made = millrace::cuda::CudaBackend::Create({.device = options.device,
+                                                   .threads = options.threads,
+                                                   .graphs = millrace::cuda::GraphsAsked(),
+                                                   .library = {.use = options.cublas}});
   if (made.ok()) {
     *backend = *std::move(made);
   } else {

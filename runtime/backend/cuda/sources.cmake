@@ -2,11 +2,13 @@
 # emulated one for tests (tests/cuda). Sources join the list by name.
 set(MILLRACE_CUDA_BACKEND
   completion_waiter.cc
+  cublas.cc
   cuda_backend.cc
   cuda_status.cc
   device.cc
   device_report.cc
   executor.cc
+  library_products.cc
   resources.cc
   step_buffers.cc
   step_graphs.cc

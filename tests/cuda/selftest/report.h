@@ -17,6 +17,7 @@ namespace millrace::selftest {
 class Report : public ::testing::EmptyTestEventListener {
  public:
   void OnTestPartResult(const ::testing::TestPartResult& part) override {
+    if (part.skipped()) skipped_ = part.message();
     // The first one says it; the rest of a broken test is noise.
     if (part.failed() && failure_.empty()) failure_ = part.summary();
   }
@@ -32,7 +33,11 @@ class Report : public ::testing::EmptyTestEventListener {
       failures_.push_back(std::string(test.test_suite_name()) + "." + test.name() + "\n    " +
                           failure_);
     }
+    if (test.result()->Skipped()) {
+      not_run_.push_back(std::string(test.test_suite_name()) + "." + test.name() + ": " + skipped_);
+    }
     failure_.clear();
+    skipped_.clear();
     if (lost == cudaSuccess) return;
     Print();
     std::printf("\nthe device is lost (%s): the tests after the last one above did not run\n",
@@ -55,7 +60,8 @@ class Report : public ::testing::EmptyTestEventListener {
     return suite.substr(suite.find('/') == std::string::npos ? 0 : suite.find('/') + 1);
   }
 
-  // Tests compare bit for bit, so the worst difference of those that pass is none.
+  // Tests compare bit for bit, so the worst difference of those that pass is none; those of cuBLAS
+  // have bounds of their own.
   void Print() const {
     std::printf("%-28s %7s %7s %12s %9s\n", "kernel", "cases", "failed", "difference", "seconds");
     int cases = 0;
@@ -65,12 +71,15 @@ class Report : public ::testing::EmptyTestEventListener {
                   row.failed == 0 ? "0" : "see below", static_cast<double>(row.milliseconds) / 1e3);
     }
     std::printf("%d cases, %zu failed\n", cases, failures_.size());
+    for (const std::string& test : not_run_) std::printf("not run: %s\n", test.c_str());
     for (const std::string& failure : failures_) std::printf("\n%s\n", failure.c_str());
   }
 
   std::map<std::string, Row> rows_;
   std::vector<std::string> failures_;
-  std::string failure_;  // of the test that runs
+  std::vector<std::string> not_run_;  // skipped, with why
+  std::string failure_;               // of the test that runs
+  std::string skipped_;               // why, of the test that runs
 };
 
 }  // namespace millrace::selftest
