@@ -141,6 +141,22 @@ FusedTail FuseTail(const Part& part, const MatmulTail& tail, bool one_launch) {
   return fused;
 }
 
+// The parts of a product with a tail, which all of them have or none has.
+struct FusedParts : Parts {
+  std::array<FusedTail, kMaxMatrices> tail;
+  bool fused = true;
+};
+
+FusedParts FusePartsOf(const MatmulParams& params, const MatmulTail& tail,
+                       const MatmulDevice& device) {
+  FusedParts parts = {PartsOf(params, device), {}, true};
+  for (std::size_t i = 0; i < parts.count; ++i) {
+    parts.tail[i] = FuseTail(parts.part[i], tail, parts.count == 1);
+    parts.fused = parts.fused && parts.tail[i].shape.fused;
+  }
+  return parts;
+}
+
 }  // namespace
 
 cudaError_t LaunchMatmul(const MatmulParams& params, const MatmulDevice& device,
@@ -162,20 +178,19 @@ cudaError_t LaunchTail(const MatmulTail& tail, cudaStream_t stream) {
   return cudaSuccess;
 }
 
+bool FusesTail(const MatmulParams& params, const MatmulTail& tail, const MatmulDevice& device) {
+  return FusePartsOf(params, tail, device).fused;
+}
+
 cudaError_t LaunchMatmulThen(const MatmulParams& params, const MatmulTail& tail,
                              const MatmulDevice& device, cudaStream_t stream) {
-  const Parts parts = PartsOf(params, device);
-  std::array<FusedTail, kMaxMatrices> tails;
-  bool fused = true;  // in all of them, or in none
+  const FusedParts parts = FusePartsOf(params, tail, device);
   for (std::size_t i = 0; i < parts.count; ++i) {
-    tails[i] = FuseTail(parts.part[i], tail, parts.count == 1);
-    fused = fused && tails[i].shape.fused;
-  }
-  for (std::size_t i = 0; i < parts.count; ++i) {
-    const cudaError_t error = LaunchPart(parts.part[i], fused ? &tails[i] : nullptr, stream);
+    const FusedTail* fused = parts.fused ? &parts.tail[i] : nullptr;
+    const cudaError_t error = LaunchPart(parts.part[i], fused, stream);
     if (error != cudaSuccess) return error;
   }
-  return fused ? cudaSuccess : LaunchTail(tail, stream);
+  return parts.fused ? cudaSuccess : LaunchTail(tail, stream);
 }
 
 }  // namespace millrace::cuda

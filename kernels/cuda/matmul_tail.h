@@ -38,6 +38,9 @@ struct MatmulTail {
 cudaError_t LaunchMatmulThen(const MatmulParams& params, const MatmulTail& tail,
                              const MatmulDevice& device, cudaStream_t stream);
 
+// Whether LaunchMatmulThen takes one kernel for both (for each form of weights).
+bool FusesTail(const MatmulParams& params, const MatmulTail& tail, const MatmulDevice& device);
+
 // The stand-alone kernel of a tail.
 cudaError_t LaunchTail(const MatmulTail& tail, cudaStream_t stream);
 

@@ -142,18 +142,18 @@ __device__ inline void WriteActivations(const float* x, std::int64_t begin, std:
     auto* row = reinterpret_cast<float*>(out.f32 + index * layout.row_bytes);
     for (std::int64_t i = team.thread; i < count; i += team.threads) row[begin + i] = x[i];
   }
-  if (out.q8x256 != nullptr) {
-    const ActivationLayout layout = ActivationLayoutOf(ActivationFormat::kQ8x256, k);
-    std::byte* row = out.q8x256 + index * layout.row_bytes;
-    for (std::int64_t b = warp; b < count / 256; b += warps) {
-      QuantiseBlock256(x + 256 * b, begin / 256 + b, layout, row);
-    }
-  }
   if (out.q8x32 != nullptr) {
     const ActivationLayout layout = ActivationLayoutOf(ActivationFormat::kQ8x32, k);
     std::byte* row = out.q8x32 + index * layout.row_bytes;
     for (std::int64_t at = std::int64_t{128} * warp; at < count; at += std::int64_t{128} * warps) {
       QuantiseBlocks32(x + at, count - at, begin + at, layout, row);
+    }
+  }
+  if (out.q8x256 != nullptr) {
+    const ActivationLayout layout = ActivationLayoutOf(ActivationFormat::kQ8x256, k);
+    std::byte* row = out.q8x256 + index * layout.row_bytes;
+    for (std::int64_t b = warp; b < count / 256; b += warps) {
+      QuantiseBlock256(x + 256 * b, begin / 256 + b, layout, row);
     }
   }
 }

@@ -65,8 +65,9 @@ TailShape PlanTail(const TailProblem& problem) {
           : std::lcm(tile_values, static_cast<std::int64_t>(problem.unit)));
   shape.row_blocks = problem.rows_per_unit;
   const std::int64_t at_once = UnitsAtOnce(problem);
-  if (problem.kind == TailKind::kNorm && at_once * kNormRounds < product.columns) {
-    return Separate("long rows: a block would norm them one after the other");
+  const std::int64_t rows = std::min(product.columns, problem.max_rows);  // of a block
+  if (problem.kind == TailKind::kNorm && at_once * kNormRounds < rows) {
+    return Separate("long rows, or few warps: a block would norm them one after the other");
   }
   shape.units_at_once = static_cast<std::int32_t>(at_once);
   shape.shared_bytes = at_once * problem.unit_bytes;

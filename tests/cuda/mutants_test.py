@@ -13,7 +13,7 @@ import mutants
 from mutants import MUTANTS, ROOT, Mutant
 
 BUILD = pathlib.Path(os.environ.get("MILLRACE_BUILD", ROOT / "build/release"))
-PLACE = "  SyncBlock();\n"  # of norm.cu, once
+PLACE = "  SyncBlock();\n"  # of rope_append.cu, once
 
 
 def run(table, *arguments):
@@ -24,8 +24,8 @@ def run(table, *arguments):
     return code, out.getvalue()
 
 
-def norm(new, old=PLACE):
-    return Mutant("a bug", "norm.cu", old, new, "cuda_norm_test")
+def rope(new, old=PLACE):
+    return Mutant("a bug", "rope_append.cu", old, new, "cuda_rope_append_test")
 
 
 class CudaMutants(unittest.TestCase):
@@ -37,7 +37,7 @@ class CudaMutants(unittest.TestCase):
 
     def test_an_edit_that_matches_nowhere_or_twice_is_refused(self):
         for place in ("no such line\n", "const int "):
-            code, output = run([norm("", place)], "--check")
+            code, output = run([rope("", place)], "--check")
             self.assertEqual(code, 2, output)
             self.assertIn("places instead of 1", output)
 
@@ -47,19 +47,19 @@ class CudaMutants(unittest.TestCase):
             self.assertEqual(done.returncode, 2, done.stderr)
 
     def test_a_change_that_no_test_can_see_is_not_found(self):
-        code, output = run([norm(2 * PLACE)])
+        code, output = run([rope(2 * PLACE)])
         self.assertEqual(code, 1, output)
         self.assertIn("NOT FOUND\ncuda mutants: 0 of 1 turned a test red", output)
 
     def test_a_bug_that_does_not_compile_is_not_found(self):
-        code, output = run([norm("  SyncBlok();\n"), norm("")])
+        code, output = run([rope("  SyncBlok();\n"), rope("")])
         self.assertEqual(code, 1, output)
         self.assertIn("does not compile", output)
         self.assertIn("cuda mutants: 1 of 2 turned a test red", output)
 
     def test_a_fault_of_a_kernel_and_a_crash_are_found(self):
-        divergent = norm("  if (threadIdx.x != 0) SyncBlock();\n")
-        astray = norm("part[i + (1 << 16)] = x[i];", "part[i] = x[i];")
+        divergent = rope("  if (threadIdx.x != 0) SyncBlock();\n")
+        astray = rope("s.rows + half * dim + (1 << 16);", "s.rows + half * dim;")
         code, output = run([divergent, astray])
         self.assertEqual(code, 0, output)
         self.assertIn(": fault: ", output)

@@ -132,6 +132,8 @@ class BlockRun {
   void Begin();
   // Runs for a while; true when the block has ended, or is stopped by a fault.
   bool Advance();
+  // Other blocks should go first.
+  bool set_aside() const { return set_aside_; }
   // What it did wrong. REQUIRES: Advance returned true.
   Fault End();
 
@@ -155,6 +157,7 @@ class BlockRun {
     return any;
   }
   const Slots& ExchangeValues(Exchange kind, const void* value, std::size_t bytes);
+  void SetAsideSometimes() { set_aside_ = set_aside_ || (*random_)() % 2 == 0; }
   void AwaitPrevious() {
     self->awaited_previous = true;
     if (!early_) return;
@@ -183,6 +186,7 @@ class BlockRun {
   // The round of the warps that is under way.
   std::vector<std::size_t> round_;
   bool ran_in_round_ = true;
+  bool set_aside_ = false;
 };
 
 BlockRun* BlockRun::current = nullptr;
@@ -268,7 +272,7 @@ void BlockRun::TakeTurn() {
   // Often far ahead of the other warps, sometimes not.
   while (RunWarp(warp)) {
     ran_in_round_ = true;
-    if ((*random_)() % 8 == 0) break;
+    if (set_aside_ || (*random_)() % 8 == 0) break;
   }
 }
 
@@ -288,14 +292,16 @@ void BlockRun::Begin() {
   current = nullptr;
 }
 
-// Half of the time to its end, so that other blocks are far behind; else for one turn.
+// Half of the time to its end or to where it is set aside, so that other blocks are far behind;
+// else for one turn.
 bool BlockRun::Advance() {
   current = this;
   blockIdx = lanes_.front().block;
   const bool to_the_end = (*random_)() % 2 == 0;
+  set_aside_ = false;
   do {
     if (!stopped()) TakeTurn();
-  } while (to_the_end && !stopped());
+  } while (to_the_end && !stopped() && !set_aside_);
   current = nullptr;
   return stopped();
 }
@@ -324,6 +330,7 @@ const Slots& ExchangeInWarp(Exchange kind, const void* value, std::size_t bytes)
   return BlockRun::current->ExchangeValues(kind, value, bytes);
 }
 
+void AfterAtomic() { BlockRun::current->SetAsideSometimes(); }
 void AwaitPreviousGrid() { BlockRun::current->AwaitPrevious(); }
 
 namespace {
@@ -432,6 +439,7 @@ Fault Grid::Run() {
     }
     const std::size_t turn = parts_->random() % running.size();
     Parts::Held& block = blocks[running[turn]];
+    if (block.run->set_aside() && parts_->random() % 4 != 0) continue;
     if (!block.run->Advance()) continue;
     Fault fault = block.run->End();
     block.run.reset();

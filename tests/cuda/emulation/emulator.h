@@ -90,6 +90,10 @@ Thread& Self();
 // Returns whether the predicate of any thread of the block was true.
 bool BlockBarrier(bool predicate);
 
+// Behind an atomic operation, by which a thread may have told other blocks of something: often its
+// block goes on much later, so that what it told of had better be done.
+void AfterAtomic();
+
 // Waits for the end of the kernel before, where that still runs.
 void AwaitPreviousGrid();
 

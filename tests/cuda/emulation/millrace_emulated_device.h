@@ -135,6 +135,7 @@ inline void WaitCopies() {
 inline int AtomicAdd(int* address, int value) {
   const int before = *address;
   *address = before + value;
+  emulation::AfterAtomic();
   return before;
 }
 inline void FenceDevice() {}
