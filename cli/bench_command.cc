@@ -42,6 +42,7 @@ struct Options {
   std::string kv_dtype = "f16";
   std::int32_t step_tokens = 512;
   bool no_graphs = false;
+  bool no_fusion = false;
   bool same_tokens = false;
   bool shared_prefix = false;
   bool probe = false;
@@ -146,10 +147,10 @@ void PrintTable(const LoadedModel& model, const Device& device, const std::vecto
   std::printf("%s, %s, %s\n", model.facts.name.c_str(), model.facts.quantisation.c_str(),
               model.facts.device.c_str());
   if (device.is_cuda()) {
-    std::printf("%.1f of %.1f GB free before loading, graphs %s\n",
+    std::printf("%.1f of %.1f GB free before loading, graphs %s, fusion %s\n",
                 static_cast<double>(device.cuda.free_bytes) / 1e9,
                 static_cast<double>(device.cuda.total_bytes) / 1e9,
-                device.cuda.graphs ? "on" : "off");
+                device.cuda.graphs ? "on" : "off", device.cuda.fused ? "on" : "off");
   }
   std::printf("\n%-8s %6s %7s %7s %12s %12s %12s\n", "kind", "batch", "tokens", "depth", "tok/s",
               "min", "max");
@@ -178,6 +179,7 @@ nlohmann::json DeviceFields(const Device& device) {
     fields["driver_version"] = device.cuda.driver_version;
     fields["runtime_version"] = device.cuda.runtime_version;
     fields["graphs"] = device.cuda.graphs;
+    fields["fused"] = device.cuda.fused;
   }
   return fields;
 }
@@ -238,8 +240,9 @@ absl::Status Bench(Options options) {
   options.load.max_num_seqs = batch;
   options.load.max_num_batched_tokens = std::max(options.step_tokens, batch);
   options.load.context = longest;
-  // The module reads it: it is for measuring alone, no option of a backend.
+  // The module reads these: they are for measuring alone, no options of a backend.
   if (options.no_graphs) setenv("MILLRACE_CUDA_GRAPHS", "off", /*overwrite=*/1);
+  if (options.no_fusion) setenv("MILLRACE_CUDA_FUSION", "off", /*overwrite=*/1);
   const Device device = LookAtDevice(options);
   auto bar = std::make_unique<ProgressBar>("loading");
   options.load.progress = [&bar](std::uint64_t done, std::uint64_t total) {
@@ -287,6 +290,8 @@ int RunBench(int argc, char** argv) {
   app.add_option("--matmul", options.load.matmul, kMatmulHelp)->capture_default_str();
   app.add_flag("--no-cuda-graphs", options.no_graphs,
                "On a GPU: launches every kernel by itself, to see what graphs are worth");
+  app.add_flag("--no-cuda-fusion", options.no_fusion,
+               "On a GPU: no kernel ends with what follows it, to see what that is worth");
   app.add_option("--threads", options.load.threads,
                  "Worker threads, at most and (0) by default the physical cores the cgroup allows");
   app.add_option("--cpu-isa", options.load.cpu_isa, kCpuIsaChoices);

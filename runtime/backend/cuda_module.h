@@ -26,6 +26,7 @@ struct CudaDeviceReport {
   std::int64_t free_bytes = 0;  // of its memory, now
   std::int64_t total_bytes = 0;
   bool graphs = true;  // steps are launched as graphs
+  bool fused = true;   // kernels end with what follows them where that pays
   // Limits, where they were measured: bytes read plus bytes written by a large copy within the
   // device, and int8 matrix instructions on registers; a multiply-add counts as two.
   double copy_gb_per_second = 0;

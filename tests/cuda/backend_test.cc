@@ -436,6 +436,49 @@ TEST(CudaBackend, NamesACacheThatItsGpuHasTooLittleSharedMemoryFor) {
   emulation::Start({});
 }
 
+TEST(CudaBackend, NamesRowsThatAreTooLongForTheSharedMemoryOfANorm) {
+  emulation::Start({});
+  const auto file = GgufFile::Open(kDenseModel).value();
+  const Transformer model(ReadModelConfig(*file).value());
+  const auto backend = Cuda(true);
+  Program program = model.Load(*file, backend.get(), nullptr).value();
+  program.dims.hidden = 1 << 16;
+  const absl::Status prepared = backend->Prepare(program, Limits(program.dims, KvDType::kF16));
+  EXPECT_EQ(prepared.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(std::string(prepared.message()), HasSubstr("rows of 65536 values"));
+}
+
+struct Launched {
+  std::int64_t kernels;  // of a step of two tokens, one of them sampled greedily
+  std::int64_t layers;
+};
+
+Launched KernelsOfAStep(const std::string& path, bool fused) {
+  emulation::Start({});
+  const Loaded cuda = Load(Cuda(/*graphs=*/false, fused), path, KvDType::kF16);
+  const std::int64_t before = emulation::KernelsRun();
+  const Step step = SmallStep();
+  EXPECT_TRUE(cuda.backend->Await(cuda.backend->Launch(step.Input()).value()).ok());
+  return {emulation::KernelsRun() - before, cuda.program.dims.num_layers};
+}
+
+// A layer of experts: q, k and v with rotation and append; attention with its merge; output with
+// the norm; router with routes and plan; gate and up with SwiGLU; down with the experts' sum and
+// the norm. A dense one has no router.
+TEST(CudaBackend, ALayerOfFewTokensIsSixKernelsAndFiveWhereItIsDense) {
+  // The embedding, the norm behind it, the head, and two of sampling.
+  constexpr std::int64_t kBesideLayers = 5;
+  const auto of_a_layer = [](const char* path, bool fused) {
+    const Launched launched = KernelsOfAStep(path, fused);
+    EXPECT_EQ((launched.kernels - kBesideLayers) % launched.layers, 0) << launched.kernels;
+    return (launched.kernels - kBesideLayers) / launched.layers;
+  };
+  EXPECT_EQ(of_a_layer(kMoeModel, true), 6);
+  EXPECT_EQ(of_a_layer(kMoeModel, false), 12);
+  EXPECT_EQ(of_a_layer(kDenseModel, true), 5);
+  EXPECT_EQ(of_a_layer(kDenseModel, false), 10);
+}
+
 TEST(CudaBackend, PassesOnEveryFaultOfTheDevice) {
   for (const emulation::Call call :
        {emulation::Call::kMemcpy, emulation::Call::kGraphLaunch, emulation::Call::kWait}) {

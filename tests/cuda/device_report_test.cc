@@ -36,5 +36,12 @@ TEST(CudaDeviceReport, SaysWhetherStepsAreLaunchedAsGraphs) {
   unsetenv("MILLRACE_CUDA_GRAPHS");
 }
 
+TEST(CudaDeviceReport, SaysWhetherKernelsEndWithWhatFollowsThem) {
+  EXPECT_TRUE(DescribeDevice(0)->fused);
+  setenv("MILLRACE_CUDA_FUSION", "off", /*overwrite=*/1);
+  EXPECT_FALSE(DescribeDevice(0)->fused);
+  unsetenv("MILLRACE_CUDA_FUSION");
+}
+
 }  // namespace
 }  // namespace millrace::cuda

@@ -85,6 +85,7 @@ extern "C" {
   auto made = millrace::cuda::CudaBackend::Create({.device = options.device,
                                                    .threads = options.threads,
                                                    .graphs = millrace::cuda::GraphsAsked(),
+                                                   .fused = millrace::cuda::FusionAsked(),
                                                    .library = Library(options.cublas),
                                                    .step_limit = std::chrono::seconds(8)});
   if (made.ok()) {

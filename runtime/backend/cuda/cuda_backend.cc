@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/norm.h"
 #include "kernels/cuda/rope_append.h"
 #include "kernels/cuda/route.h"
 #include "kernels/rope_angles.h"
@@ -116,6 +117,12 @@ absl::Status CudaBackend::CheckModel(const ProgramDims& dims, const BackendLimit
     return absl::UnimplementedError(absl::StrCat(dims.experts_per_token, " of ", dims.num_experts,
                                                  " experts: on CUDA at most ", kMaxExpertsPerToken,
                                                  " of ", kMaxRoutedExperts, "; use --device cpu"));
+  }
+  if (NormSharedBytes(dims.hidden) > facts_.shared_bytes) {
+    return absl::UnimplementedError(
+        absl::StrCat("rows of ", dims.hidden, " values: their norm takes ",
+                     NormSharedBytes(dims.hidden), " bytes of shared memory, and ", facts_.name,
+                     " gives ", facts_.shared_bytes, "; use --device cpu"));
   }
   for (const AttentionTileInfo& tile : kAttentionTiles) {
     const auto bytes =

@@ -17,6 +17,11 @@ namespace {
 
 constexpr int kRounds = 5;
 
+bool IsOff(const char* variable) {
+  const char* value = std::getenv(variable);
+  return value != nullptr && std::string_view(value) == "off";
+}
+
 // An event that knows when it was.
 absl::StatusOr<Event> MakeTimedEvent() {
   cudaEvent_t event = nullptr;
@@ -46,10 +51,8 @@ absl::StatusOr<double> BestSeconds(cudaStream_t stream, F&& put) {
 
 }  // namespace
 
-bool GraphsAsked() {
-  const char* value = std::getenv("MILLRACE_CUDA_GRAPHS");
-  return value == nullptr || std::string_view(value) != "off";
-}
+bool GraphsAsked() { return !IsOff("MILLRACE_CUDA_GRAPHS"); }
+bool FusionAsked() { return !IsOff("MILLRACE_CUDA_FUSION"); }
 
 absl::StatusOr<CudaDeviceReport> DescribeDevice(std::int32_t index) {
   MILLRACE_ASSIGN_OR_RETURN(const DeviceFacts facts, OpenDevice(index));
@@ -64,6 +67,7 @@ absl::StatusOr<CudaDeviceReport> DescribeDevice(std::int32_t index) {
   report.free_bytes = facts.free_bytes;
   report.total_bytes = facts.total_bytes;
   report.graphs = GraphsAsked();
+  report.fused = FusionAsked();
   return report;
 }
 

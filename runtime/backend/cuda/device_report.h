@@ -13,6 +13,8 @@ namespace millrace::cuda {
 // False where the environment has MILLRACE_CUDA_GRAPHS=off: every kernel is then launched by
 // itself, for profilers and to see what graphs are worth.
 bool GraphsAsked();
+// False where it has MILLRACE_CUDA_FUSION=off: no kernel ends with what could be one of its own.
+bool FusionAsked();
 
 // As OpenDevice; limits are still to be measured.
 absl::StatusOr<CudaDeviceReport> DescribeDevice(std::int32_t index);

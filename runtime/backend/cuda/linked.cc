@@ -13,6 +13,7 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaBackendOption
   auto made = cuda::CudaBackend::Create({.device = options.device,
                                          .threads = options.threads,
                                          .graphs = cuda::GraphsAsked(),
+                                         .fused = cuda::FusionAsked(),
                                          .library = {.use = options.cublas}});
   if (!made.ok()) return made.status();
   return *std::move(made);

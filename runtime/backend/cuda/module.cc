@@ -20,6 +20,7 @@ extern "C" {
   auto made = millrace::cuda::CudaBackend::Create({.device = options.device,
                                                    .threads = options.threads,
                                                    .graphs = millrace::cuda::GraphsAsked(),
+                                                   .fused = millrace::cuda::FusionAsked(),
                                                    .library = {.use = options.cublas}});
   if (made.ok()) {
     *backend = *std::move(made);

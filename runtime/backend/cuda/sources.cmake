@@ -8,6 +8,7 @@ set(MILLRACE_CUDA_BACKEND
   device.cc
   device_report.cc
   executor.cc
+  executor_ffn.cc
   library_products.cc
   resources.cc
   step_buffers.cc

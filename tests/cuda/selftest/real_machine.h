@@ -40,6 +40,10 @@ inline void FailLater(Call, int, cudaError_t, bool) { NeedsTheEmulatedGpu(); }
 inline void HangLater(int) { NeedsTheEmulatedGpu(); }
 inline void Release() {}
 inline std::string LastFault() { return ""; }
+inline std::int64_t KernelsRun() {
+  NeedsTheEmulatedGpu();
+  return 0;
+}
 inline std::size_t DeviceBytes() {
   NeedsTheEmulatedGpu();
   return 0;
