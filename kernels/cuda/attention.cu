@@ -1,7 +1,8 @@
 // Partials of attention. A block of 128 threads takes up to kRows rows (query, head) of a unit and
 // walks its partition twice, keys then values, in tiles of kKeys positions: bytes of the cache come
 // into shared memory in the background, some tiles ahead, and are widened to floats once for all
-// rows. Scores of the whole partition lie in shared memory between the two walks.
+// rows. Scores of the whole partition lie in shared memory between the two walks. Two rows are too
+// few for that: then every thread widens what it multiplies, and values are read twice.
 //
 // The order of operations is that of docs/numerics.md, whichever thread does them: the 16 lanes of
 // a dot product and their tree are one thread's, the 16 lanes of the softmax are half a warp, and
@@ -52,17 +53,36 @@ struct Tile {
   static constexpr int kOutDims = kOutDimsOf;
   static_assert(kRows / kScoreRows * (kKeys / kScoreKeys) == kThreads);
   static_assert(kRows / kOutRows * (kPassDims / kOutDims) == kThreads);
-  // Scores lie [position][row]; padded so that the rows of a warp's positions meet in few banks.
-  static constexpr int kScoreStride = kRows + 4;
+  // Whether threads read the cache's bytes as they are; no tile of floats then.
+  static constexpr bool kDirect = kTileOf == AttentionTile::kFew;
+  // Scores lie [position][row], padded so that the rows of a warp's positions meet in few banks; or
+  // [row][position], so that a thread reads four positions of its row at once.
+  static constexpr int kScoreStride = kDirect ? 1 : kRows + 4;
+  static constexpr int kScoreRowStride = kDirect ? kKvPartition + 4 : 1;
+  static constexpr int kScoreFloats =
+      kDirect ? kRows * kScoreRowStride : kKvPartition * kScoreStride;
 };
-using Few = Tile<AttentionTile::kFew, 3, 1, 1, 2, 1>;
+using Few = Tile<AttentionTile::kFew, 4, 1, 1, 1, 2>;
 using Group = Tile<AttentionTile::kGroup, 2, 2, 2, 4, 2>;
 using Many = Tile<AttentionTile::kMany, 3, 4, 2, 8, 4>;
 
 // Stages for heads of `dim`, or of any size (0): those may be large, so there are few.
 template <typename T>
 __host__ __device__ constexpr int StagesFor(int dim) {
-  return dim == kPassDims ? T::kStages : 2;
+  return dim == kPassDims ? T::kStages : (T::kDirect ? 3 : 2);
+}
+// Tiles that are on their way when one is worked on: it still takes up its stage where its bytes
+// are read as they are.
+template <typename T>
+__host__ __device__ constexpr int TilesAhead(int dim) {
+  return T::kDirect ? StagesFor<T>(dim) - 1 : StagesFor<T>(dim);
+}
+
+// Bytes from row to row of what is copied. Rows that are read as they are lie a few banks apart,
+// but for those that do not begin at 16 bytes: they are copied 16 at a time.
+template <typename T>
+__host__ __device__ constexpr int RawStride(int row_bytes) {
+  return T::kDirect && row_bytes % 16 == 0 ? row_bytes + 16 : row_bytes;
 }
 
 // Rows of queries, keys and values in shared memory are this many floats apart: four banks from
@@ -73,9 +93,9 @@ __host__ __device__ constexpr int RowStride(int dim) { return dim + 4; }
 template <typename T>
 struct Space {
   float* q;         // [kRows][RowStride]
-  float* tile;      // [kKeys][RowStride]
-  float* scores;    // [256][kScoreStride]
-  std::byte* raw;   // [kStages][kKeys] rows of the cache
+  float* tile;      // [kKeys][RowStride], unless kDirect
+  float* scores;    // [kScoreFloats]
+  std::byte* raw;   // [kStages][kKeys][RawStride] rows of the cache
   int* limits;      // [kRows] positions of the partition that a row sees
   int* queries;     // [kRows] its query: token * num_heads + head
   int* entries;     // [kRows] its entry in the partials; negative: it has but this one, kept here
@@ -84,14 +104,19 @@ struct Space {
 };
 
 template <typename T>
-constexpr int FloatsBefore(int dim) {
-  return (T::kRows + T::kKeys) * RowStride(dim) + kKvPartition * T::kScoreStride;
+__host__ __device__ constexpr int TileFloats(int dim) {
+  return T::kDirect ? 0 : T::kKeys * RowStride(dim);
+}
+template <typename T>
+__host__ __device__ constexpr int RawBytes(int dim, int row_bytes) {
+  return StagesFor<T>(dim) * T::kKeys * RawStride<T>(row_bytes);
 }
 // Of all that is free when the walks are done.
 template <typename T>
 constexpr std::size_t BytesOfWalks(int dim, int row_bytes) {
-  return static_cast<std::size_t>(FloatsBefore<T>(dim)) * sizeof(float) +
-         static_cast<std::size_t>(StagesFor<T>(dim) * T::kKeys * row_bytes);
+  const int floats = T::kRows * RowStride(dim) + TileFloats<T>(dim) + T::kScoreFloats;
+  return static_cast<std::size_t>(floats) * sizeof(float) +
+         static_cast<std::size_t>(RawBytes<T>(dim, row_bytes));
 }
 template <typename T>
 constexpr std::size_t SharedBytes(int dim, int row_bytes) {
@@ -119,9 +144,9 @@ __device__ Space<T> SpaceOf(int dim, int row_bytes) {
   Space<T> s;
   s.q = BlockShared<float>();
   s.tile = s.q + T::kRows * RowStride(dim);
-  s.scores = s.tile + T::kKeys * RowStride(dim);
-  s.raw = reinterpret_cast<std::byte*>(s.scores + kKvPartition * T::kScoreStride);
-  s.limits = reinterpret_cast<int*>(s.raw + StagesFor<T>(dim) * T::kKeys * row_bytes);
+  s.scores = s.tile + TileFloats<T>(dim);
+  s.raw = reinterpret_cast<std::byte*>(s.scores + T::kScoreFloats);
+  s.limits = reinterpret_cast<int*>(s.raw + RawBytes<T>(dim, row_bytes));
   s.queries = s.limits + T::kRows;
   s.entries = s.queries + T::kRows;
   s.sums = reinterpret_cast<float*>(s.entries + T::kRows);
@@ -215,11 +240,13 @@ __device__ void StageTile(const AttentionParams& p, const Rows& rows, const Run&
     const bool values = run.tile >= TilesOfWalk<T>(rows);
     const std::byte* from = KvRows(p.kv, run.block, rows.kv_head, values) +
                             run.position % p.kv.layout.block_size * row_bytes;
-    std::byte* to = s.raw + (run.tile % kStages * T::kKeys + run.position % T::kKeys) * row_bytes;
+    const int stride = RawStride<T>(row_bytes);
+    std::byte* to = s.raw + (run.tile % kStages * T::kKeys + run.position % T::kKeys) * stride;
     const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
     const int lane = static_cast<int>(threadIdx.x) % kWarpSize + warp / kRuns * kWarpSize;
+    const int pieces = stride > row_bytes ? row_bytes / 16 : row_bytes;  // that lie together
     for (int i = lane; i < row_bytes; i += kThreadsOfRun) {  // 16 rows are 16 * row_bytes
-      CopyAsync16(to + 16 * i, from + 16 * i);
+      CopyAsync16(to + i / pieces * stride + 16 * (i % pieces), from + 16 * i);
     }
   }
   CommitCopies();
@@ -367,13 +394,56 @@ __device__ void SoftmaxRow(float* scores, int seen, int lane, float* max_and_sum
   }
 }
 
+// The bytes of a tile, as they are.
+template <typename Kv, typename T, int kStages>
+__device__ const std::byte* RawTile(int tile, int dim, const Space<T>& s) {
+  return s.raw + tile % kStages * T::kKeys * RawStride<T>(Kv::RowBytes(dim));
+}
+
+// ScoreTile of two rows from the tile's bytes: two threads a key, one of them the even quarters of
+// the 16 lanes, one the odd ones.
+template <typename Kv, typename T>
+__device__ void ScoreRaw(const std::byte* raw, float scale, int begin, int dim, const Space<T>& s) {
+  static_assert(T::kRows == 2 && 2 * T::kKeys == kThreads);
+  const int key = static_cast<int>(threadIdx.x) / 2;
+  const int half = static_cast<int>(threadIdx.x) % 2;
+  const std::byte* row = raw + key * RawStride<T>(Kv::RowBytes(dim));
+  float sum[2][2][4] = {};  // [quarter][row][lane]
+#pragma unroll 4
+  for (int i = 4 * half; i < dim; i += kLanes16) {
+#pragma unroll
+    for (int quarter = 0; quarter < 2; ++quarter) {
+      const int at = i + 8 * quarter;
+      const Float4 y = Kv::Widen(row, at);
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const Float4 x = *reinterpret_cast<const Float4*>(s.q + r * RowStride(dim) + at);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          sum[quarter][r][e] = Fma(x.value[e], y.value[e], sum[quarter][r][e]);
+        }
+      }
+    }
+  }
+  // This thread ends row `half`; a sum of two does not depend on their order.
+  float lane[4];
+#pragma unroll
+  for (int e = 0; e < 4; ++e) {
+    const float first = sum[0][0][e] + sum[1][0][e];
+    const float second = sum[0][1][e] + sum[1][1][e];
+    lane[e] = (half == 0 ? first : second) + ShuffleXor(half == 0 ? second : first, 1);
+  }
+  const float dot = (lane[0] + lane[2]) + (lane[1] + lane[3]);
+  s.scores[half * T::kScoreRowStride + begin + key] = dot * scale;
+}
+
 template <typename T>
 __device__ void Softmax(const Space<T>& s) {
   const int lane = static_cast<int>(threadIdx.x) % kLanes16;
   // Two rows a warp, and kRows is even: both halves of a warp go through together.
   for (int row = static_cast<int>(threadIdx.x) / kLanes16; row < T::kRows;
        row += kThreads / kLanes16) {
-    SoftmaxRow<T>(s.scores + row, s.limits[row], lane, s.sums + 2 * row);
+    SoftmaxRow<T>(s.scores + row * T::kScoreRowStride, s.limits[row], lane, s.sums + 2 * row);
   }
 }
 
@@ -451,6 +521,37 @@ __device__ void AddTile(int begin, int dim, const Space<T>& s, Outputs<T, kPasse
   const int stride = RowStride(dim);
   AddPositions<T, kPasses, false>(weights, s.tile, stride, dim, 0, all, seen, out);
   AddPositions<T, kPasses, true>(weights, s.tile, stride, dim, all, some, seen, out);
+}
+
+// AddTile of one row and two elements a thread from the tile's bytes.
+template <typename Kv, typename T, int kPasses>
+__device__ void AddRaw(const std::byte* raw, int begin, int dim, const Space<T>& s,
+                       Outputs<T, kPasses>* out) {
+  static_assert(T::kOutRows == 1 && T::kOutDims == 2 && T::kScoreStride == 1);
+  const int stride = RawStride<T>(Kv::RowBytes(dim));
+  const float* weights = s.scores + out->row * T::kScoreRowStride + begin;
+  const int left = s.limits[out->row] - begin;
+  const int seen = left < T::kKeys ? left : T::kKeys;
+  const auto add = [&](int position, float weight) {
+#pragma unroll
+    for (int pass = 0; pass < kPasses; ++pass) {
+      const int at = pass * kPassDims + out->dim;
+      if (at >= dim) continue;
+      const Float2 value = Kv::WidenTwo(raw + position * stride, at);
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        out->value[pass][0][e] = Fma(weight, value.value[e], out->value[pass][0][e]);
+      }
+    }
+  };
+  int j = 0;
+#pragma unroll 4
+  for (; j + 4 <= seen; j += 4) {
+    const Float4 weight = *reinterpret_cast<const Float4*>(weights + j);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) add(j + e, weight.value[e]);
+  }
+  for (; j < seen; ++j) add(j, weights[j]);
 }
 
 // Where a row's entry goes. Those that are kept here lie where the walks worked.
@@ -580,6 +681,7 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks)
   }
   constexpr int kPasses = kDim != 0 && kDim <= kPassDims ? 1 : kMaxHeadDim / kPassDims;
   constexpr int kStages = StagesFor<T>(kDim);
+  constexpr int kAhead = TilesAhead<T>(kDim);
   const int dim = kDim != 0 ? kDim : p.kv.layout.head_dim;
   const Space<T> s = SpaceOf<T>(dim, Kv::RowBytes(dim));
   Rows rows;
@@ -591,9 +693,9 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks)
   FindRows<T>(p, unit, first, rows, s);
   SyncBlock();
   rows.positions = MostSeen<T>(s);
-  Run runs[kStages];
+  Run runs[kAhead];
 #pragma unroll
-  for (int tile = 0; tile < kStages; ++tile) runs[tile] = RunOf<T>(p, rows, tile);
+  for (int tile = 0; tile < kAhead; ++tile) runs[tile] = RunOf<T>(p, rows, tile);
   AwaitPrevious();
 
   const int walk = TilesOfWalk<T>(rows);
@@ -602,17 +704,31 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks)
   LoadQueries<T>(p, dim, s);
   Outputs<T, kPasses> out = ZeroOutputs<T, kPasses>();
   for (int tile = 0; tile < 2 * walk; ++tile) {
-    const Run next = RunOf<T>(p, rows, tile + kStages);
-    WaitCopies<kStages - 1>();
+    const Run next = RunOf<T>(p, rows, tile + kAhead);
+    WaitCopies<kAhead - 1>();
     SyncBlock();  // the bytes are there, and nobody works on the tile before
-    if (tile == walk) Softmax<T>(s);
-    WidenTile<Kv, T, kStages>(rows, tile, dim, s);
-    SyncBlock();
-    StageTile<Kv, T, kStages>(p, rows, next, dim, s);
-    if (tile < walk) {
-      ScoreTile<T>(p.scale, tile * T::kKeys, dim, s);
+    if constexpr (T::kDirect) {
+      StageTile<Kv, T, kStages>(p, rows, next, dim, s);
+      const std::byte* raw = RawTile<Kv, T, kStages>(tile, dim, s);
+      if (tile == walk) {
+        Softmax<T>(s);
+        SyncBlock();
+      }
+      if (tile < walk) {
+        ScoreRaw<Kv, T>(raw, p.scale, tile * T::kKeys, dim, s);
+      } else {
+        AddRaw<Kv, T, kPasses>(raw, (tile - walk) * T::kKeys, dim, s, &out);
+      }
     } else {
-      AddTile<T, kPasses>((tile - walk) * T::kKeys, dim, s, &out);
+      if (tile == walk) Softmax<T>(s);
+      WidenTile<Kv, T, kStages>(rows, tile, dim, s);
+      SyncBlock();
+      StageTile<Kv, T, kStages>(p, rows, next, dim, s);
+      if (tile < walk) {
+        ScoreTile<T>(p.scale, tile * T::kKeys, dim, s);
+      } else {
+        AddTile<T, kPasses>((tile - walk) * T::kKeys, dim, s, &out);
+      }
     }
   }
   LetNextBegin();

@@ -15,8 +15,12 @@
 
 namespace millrace::cuda {
 
-// Each type widens values i .. i + 3 of a row that lies in shared memory, i a multiple of 4;
-// exactly, so the values are those that kernels/cpu/attention.h computes with.
+struct alignas(8) Float2 {
+  float value[2];
+};
+
+// Each type widens values i .. i + 3 of a row that lies in shared memory, i a multiple of 4, and
+// i, i + 1, i even; exactly, so the values are those that kernels/cpu/attention.h computes with.
 struct KvF16 {
   static constexpr KvDType kDType = KvDType::kF16;
   static constexpr int RowBytes(int head_dim) { return 2 * head_dim; }
@@ -28,6 +32,11 @@ struct KvF16 {
     return {{HalfToFloat(h.value[0]), HalfToFloat(h.value[1]), HalfToFloat(h.value[2]),
              HalfToFloat(h.value[3])}};
   }
+  static __device__ Float2 WidenTwo(const std::byte* row, int i) {
+    const std::uint32_t word = *reinterpret_cast<const std::uint32_t*>(row + 2 * i);
+    return {{HalfToFloat(static_cast<std::uint16_t>(word & 0xFFFFU)),
+             HalfToFloat(static_cast<std::uint16_t>(word >> 16))}};
+  }
 };
 
 struct KvF32 {
@@ -35,6 +44,9 @@ struct KvF32 {
   static constexpr int RowBytes(int head_dim) { return 4 * head_dim; }
   static __device__ Float4 Widen(const std::byte* row, int i) {
     return *reinterpret_cast<const Float4*>(row + 4 * i);
+  }
+  static __device__ Float2 WidenTwo(const std::byte* row, int i) {
+    return *reinterpret_cast<const Float2*>(row + 4 * i);
   }
 };
 
@@ -49,6 +61,13 @@ struct KvQ8_0 {
     const std::uint32_t low = block[1 + i % 32 / 2];
     const std::uint32_t high = block[2 + i % 32 / 2];
     return {{Byte(low) * d, Byte(low >> 8) * d, Byte(high) * d, Byte(high >> 8) * d}};
+  }
+  static __device__ Float2 WidenTwo(const std::byte* row, int i) {
+    const auto* block =
+        reinterpret_cast<const std::uint16_t*>(row + i / 32 * int{sizeof(BlockQ8_0)});
+    const float d = HalfToFloat(block[0]);
+    const std::uint32_t two = block[1 + i % 32 / 2];
+    return {{Byte(two) * d, Byte(two >> 8) * d}};
   }
 
  private:
@@ -66,6 +85,16 @@ struct KvFp8 {
     // Four values are looked at together for NaNs, which hardly ever come: a carry into bit 7.
     if ((((word & 0x7F7F7F7FU) + 0x01010101U) & 0x80808080U) != 0) {
       for (int j = 0; j < 4; ++j) {
+        out.value[j] = Fp8ToFloat({static_cast<std::uint8_t>((word >> (8 * j)) & 0xFFU)});
+      }
+    }
+    return out;
+  }
+  static __device__ Float2 WidenTwo(const std::byte* row, int i) {
+    const std::uint32_t word = *reinterpret_cast<const std::uint16_t*>(row + i);
+    Float2 out = {{Number(word << 24), Number(word << 16)}};
+    if ((((word & 0x7F7FU) + 0x0101U) & 0x8080U) != 0) {
+      for (int j = 0; j < 2; ++j) {
         out.value[j] = Fp8ToFloat({static_cast<std::uint8_t>((word >> (8 * j)) & 0xFFU)});
       }
     }
