@@ -33,6 +33,11 @@ if(MILLRACE_CUDA)
     set(MILLRACE_CUDA_KERNEL_OPTIONS
         -fmad=false -prec-div=true -prec-sqrt=true -ftz=false --expt-relaxed-constexpr -Werror=all-warnings)
     find_package(CUDAToolkit REQUIRED)
+    # Compiled with, never linked: runtime/backend/cuda/cublas.h.
+    find_path(MILLRACE_CUBLAS_INCLUDE cublas_v2.h PATHS ${CUDAToolkit_INCLUDE_DIRS} NO_DEFAULT_PATH)
+    if(NOT MILLRACE_CUBLAS_INCLUDE)
+      message(FATAL_ERROR "cublas_v2.h is not in ${CUDAToolkit_INCLUDE_DIRS}: install libcublas-dev of CUDA 13, or set MILLRACE_CUDA to OFF")
+    endif()
     set(MILLRACE_CUDA ON)
   elseif(MILLRACE_CUDA STREQUAL "AUTO")
     set(MILLRACE_CUDA OFF)

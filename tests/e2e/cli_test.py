@@ -46,9 +46,12 @@ class CommandLine(unittest.TestCase):
         for flag, value in (("--block-size", 33), ("--threads", -3), ("--cpu-isa", "mmx"), ("--max-num-seqs", 0),
                             ("--max-num-batched-tokens", 5), ("--ctx", "banana"), ("--kv-cache-bytes", "-1"),
                             ("--kv-dtype", "int4"), ("--listen", "1.2.3"), ("--metrics", "nowhere"),
-                            ("--log-level", "loud"), ("--drain-seconds", "nan"), ("--itl-target", "-1")):
+                            ("--matmul", "fast"), ("--log-level", "loud"), ("--drain-seconds", "nan"), ("--itl-target", "-1")):
             with self.subTest(flag):
                 self.one_line(run_cli("serve", "--model", MODEL, flag, value), 2, "millrace serve")
+        for command in (["serve"], ["bench"], ["generate", "--prompt", "x"]):
+            self.one_line(run_cli(*command, "--model", MODEL, "--device", "cpu", "--matmul", "cublas"), 2,
+                          "--matmul cublas: only a GPU has it")
         self.one_line(run_cli("bench", "--model", MODEL, "--prefill", "x"), 2, "--prefill")
         self.one_line(run_cli("bench", "--model", MODEL, "--prefill", 0, "--decode", 0), 2, "nothing to measure")
         self.one_line(run_cli("loadgen", "--target", "x:1", "--output-tokens", "many"), 2, "many")

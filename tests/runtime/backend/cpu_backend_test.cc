@@ -75,6 +75,11 @@ TEST(MakeBackend, NamesTheFlagThatMakesNoSense) {
   EXPECT_THAT(std::string(MakeBackend("cpu", 1, "mmx").status().message()), HasSubstr("--cpu-isa"));
   EXPECT_THAT(std::string(MakeBackend("cpu", -1, "auto").status().message()),
               HasSubstr("--threads"));
+  const auto with_matmul = [](const char* matmul) {
+    return std::string(MakeBackend("cpu", 1, "auto", {}, matmul).status().message());
+  };
+  EXPECT_THAT(with_matmul("fast"), HasSubstr("--matmul fast: want exact or cublas"));
+  EXPECT_THAT(with_matmul("cublas"), HasSubstr("only a GPU has it, and this is --device cpu"));
 }
 
 // A step with zero weights: every logit is 0 and the lowest token is the greedy one.
