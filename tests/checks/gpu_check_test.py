@@ -42,9 +42,10 @@ class GpuCheck(unittest.TestCase):
         for source in (BUILD / "millrace-bench", BUILD / "emulated/libmillrace_cuda.so", BUILD / "emulated" / SELFTEST):
             shutil.copy(source, self.bundle)
 
-    def check(self, *flags):
+    def check(self, *flags, fault=""):
         done = subprocess.run([sys.executable, CHECK, "--bundle", self.bundle, "--work", self.folder / "work", "--out",
-                               self.folder / "report.json", *SMALL, *flags], capture_output=True, text=True)
+                               self.folder / "report.json", *SMALL, *flags], capture_output=True, text=True,
+                              env=os.environ | {"MILLRACE_EMULATION_FAULT": fault})
         report = self.folder / "report.json"
         return done, json.loads(report.read_text()) if report.exists() else None
 
@@ -53,7 +54,7 @@ class GpuCheck(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertEqual({name: entry["result"] for name, entry in report["steps"].items()},
                          {"device": "passed", "selftest": "passed", "model": "passed", "bench": "passed",
-                          "nographs": "passed", "depth": "passed", "peer": "skipped"})
+                          "nographs": "passed", "cublas": "passed", "depth": "passed", "peer": "skipped"})
         self.assertIn("no peer", report["steps"]["peer"]["why"])
         self.assertIn("Emulated GPU", report["results"]["device"])
         self.assertEqual(report["results"]["selftest"]["cases"], 6)
@@ -66,6 +67,9 @@ class GpuCheck(unittest.TestCase):
             self.assertGreater(row["free_bytes"], 0)
             self.assertGreater(row["gb_per_second"] if row["kind"] == "decode" else row["gops"], 0)
         self.assertFalse(report["results"]["nographs"]["rows"][0]["graphs"])
+        self.assertEqual([(row["kind"], row["batch_invariant"]) for row in report["results"]["cublas"]["rows"]],
+                         [("prefill", False)])
+        self.assertEqual({row["batch_invariant"] for row in rows}, {True})
         self.assertEqual({row["depth"] for row in report["results"]["depth"]["rows"]}, {4})
 
     def test_steps_may_be_spread_over_calls_that_share_a_report(self):
@@ -91,6 +95,13 @@ class GpuCheck(unittest.TestCase):
         self.assertEqual(done.returncode, 1)
         self.assertEqual(report["steps"]["bench"]["result"], "failed")
         self.assertIn("there is no CUDA device 7", done.stdout)
+
+    def test_a_machine_without_cublas_skips_its_step_and_says_why(self):
+        self.assertEqual(self.check("--steps", "device,model")[0].returncode, 0)
+        done, report = self.check("--steps", "cublas", fault="nocublas")
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertEqual(report["steps"]["cublas"]["result"], "skipped")
+        self.assertIn("cuBLAS of CUDA 13 does not load", report["steps"]["cublas"]["why"])
 
     def test_a_bench_that_fell_back_to_the_cpu_is_a_failure(self):
         done, report = self.check("--steps", "device,model,bench", "--device", "cpu")
