@@ -95,13 +95,20 @@ cudaError_t LaunchPart(const Part& part, const FusedTail* tail, cudaStream_t str
 }
 
 // The tail of one part of a product.
-FusedTail FuseTail(const Part& part, const MatmulTail& tail, bool one_launch) {
+FusedTail FuseTail(const Part& part, const MatmulTail& tail, bool one_launch,
+                   const MatmulDevice& device) {
   const MatmulParams& params = part.params;
+  TailProblem problem;
   std::array<std::int32_t, kMaxMatrices> n = {};
-  for (std::size_t m = 0; m < n.size(); ++m) n[m] = params.matrices[m].n;
+  for (std::size_t m = 0; m < static_cast<std::size_t>(params.num_matrices); ++m) {
+    n[m] = params.matrices[m].n;
+    const int tile_rows = part.shape.tiles * kTileRows;
+    problem.blocks += (n[m] + tile_rows - 1) / tile_rows;
+  }
+  problem.blocks *= (params.max_rows + part.shape.columns - 1) / part.shape.columns;
+  problem.multiprocessors = device.multiprocessors;
   const bool side_by_side = tail.kind == TailKind::kSwiglu;
   const auto matrices = static_cast<std::size_t>(side_by_side ? 1 : params.num_matrices);
-  TailProblem problem;
   problem.kind = tail.kind;
   problem.product = part.shape;
   problem.max_rows = params.max_rows;
@@ -151,7 +158,7 @@ FusedParts FusePartsOf(const MatmulParams& params, const MatmulTail& tail,
                        const MatmulDevice& device) {
   FusedParts parts = {PartsOf(params, device), {}, true};
   for (std::size_t i = 0; i < parts.count; ++i) {
-    parts.tail[i] = FuseTail(parts.part[i], tail, parts.count == 1);
+    parts.tail[i] = FuseTail(parts.part[i], tail, parts.count == 1, device);
     parts.fused = parts.fused && parts.tail[i].shape.fused;
   }
   return parts;

@@ -12,6 +12,12 @@ constexpr std::int64_t kTailBytes = std::int64_t{72} << 10;
 // Rounds of the rows of a norm at most: a kernel of its own takes all rows at once, and each round
 // takes about as long as its launch.
 constexpr std::int64_t kNormRounds = 2;
+// A block that counts itself waits until its outputs can be seen and for the counter, about a
+// microsecond in which its place on the multiprocessor is idle. With more blocks behind each other
+// than these that is more than a launch.
+constexpr std::int64_t kWaves = 4;
+// Warps of the vector kernel that a multiprocessor has at once, by their registers.
+constexpr std::int64_t kWarpsAtOnce = 16;
 
 constexpr std::int64_t CeilDivide(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -55,6 +61,10 @@ TailShape PlanTail(const TailProblem& problem) {
   if (product.kernel == MatmulKernel::kFloat)
     return Separate("the kernel of float weights has none");
   if (product.kernel == MatmulKernel::kTensor) return Separate("many rows: launches cost little");
+  const std::int64_t warps = problem.blocks * product.tiles * product.splits;
+  if (warps > kWaves * kWarpsAtOnce * problem.multiprocessors) {
+    return Separate("many blocks: all would wait for their counters");
+  }
   if (!problem.one_launch) return Separate("two launches write what it reads");
   if (!problem.plain) return Separate("rows change places, or are not aligned");
   TailShape shape;

@@ -25,6 +25,8 @@ struct TailProblem {
   TailKind kind = TailKind::kNone;
   MatmulShape product;        // of the launch
   std::int32_t max_rows = 0;  // of activations
+  std::int64_t blocks = 0;    // of the launch
+  int multiprocessors = 132;
   // Rows of the matrices; where the tail reads two side by side (gate and up), of one of them.
   std::span<const std::int32_t> n;
   std::int32_t unit = 1;           // values of a row that the tail needs together; kNorm: all n

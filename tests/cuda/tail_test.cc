@@ -31,6 +31,8 @@ using testing::RandomFloats;
 constexpr float kEps = 1e-6F;
 constexpr std::int32_t kSpareTokens = 2;  // of the launch, which are not there
 constexpr std::int32_t kCounters = 4096;
+// So few multiprocessors that a block takes many tiles.
+constexpr int kFew = 8;
 
 struct ProductCase {
   std::vector<DType> dtypes;    // of each matrix
@@ -253,7 +255,7 @@ TEST(CudaTail, NormsWhatAProductAddsTo) {
   for (const std::int32_t n : {4, 36, 96, 256, 2048}) {
     for (const std::int32_t tokens : {1, 2, 5, 8, 9, 14}) {
       if (n == 2048 && tokens % 3 != 2) continue;
-      for (const int multiprocessors : {1, 132}) {
+      for (const int multiprocessors : {kFew, 132}) {
         ExpectNormedBothWays(
             {{.dtypes = {DType::kQ4_K}, .n = {n}, .k = 512, .tokens = tokens, .seed = ++seed}, {}},
             multiprocessors);
@@ -281,7 +283,7 @@ TEST(CudaTail, NormsTheSumOfATokensExperts) {
   std::uint32_t seed = 300;
   for (const std::int32_t ranks : {1, 2, 8, 9}) {
     for (const std::int32_t tokens : {1, 3}) {
-      for (const int multiprocessors : {1, 132}) {
+      for (const int multiprocessors : {24, 132}) {
         ExpectNormedBothWays({{.dtypes = {DType::kQ4_K},
                                .n = {288},
                                .k = 256,
@@ -382,7 +384,7 @@ TEST(CudaTail, RotatesAndAppendsToEveryTypeOfCache) {
 TEST(CudaTail, RotatesAndAppendsHeadsOfAnySize) {
   std::uint32_t seed = 700;
   for (const std::int32_t dim : {16, 48, 80, 128, 256}) {
-    for (const int multiprocessors : {1, 4, 132}) {
+    for (const int multiprocessors : {kFew, 24, 132}) {
       for (const std::int32_t tokens : {1, 9}) {
         ExpectAppendedBothWays({.dtype = KvDType::kF16,
                                 .head_dim = dim,
@@ -455,7 +457,7 @@ void ExpectActivatedBothWays(const ProductCase& c, int multiprocessors, bool fus
 TEST(CudaTail, ActivatesGateAndUpOfAnyWidth) {
   std::uint32_t seed = 900;
   for (const std::int32_t ffn : {4, 160, 256, 288, 768}) {
-    for (const int multiprocessors : {1, 132}) {
+    for (const int multiprocessors : {24, 132}) {
       for (const std::int32_t tokens : {1, 8, 10}) {
         ExpectActivatedBothWays({.dtypes = {DType::kQ4_K, DType::kQ4_K},
                                  .n = {ffn, ffn},
@@ -493,6 +495,7 @@ TailProblem NormProblem(const MatmulShape& product, std::int32_t rows) {
   problem.kind = TailKind::kNorm;
   problem.product = product;
   problem.max_rows = rows;
+  problem.blocks = kHidden[0] / 16;
   problem.n = kHidden;
   problem.unit = kHidden[0];
   problem.unit_bytes = NormRowFloats(kHidden[0]) * std::int64_t{sizeof(float)};
@@ -535,6 +538,12 @@ TEST(TailPlan, SaysWhyATailIsAKernelOfItsOwn) {
   problem = NormProblem(Vector(1, 1, 8), 1);
   problem.unit_bytes = NormRowFloats(32768) * std::int64_t{sizeof(float)};
   EXPECT_EQ(why(problem), "a row does not fit a block's memory");
+  // Blocks of eight warps, four times as many as 132 multiprocessors run at once, and one more.
+  problem = NormProblem(Vector(1, 8, 1), 64);
+  problem.blocks = 4 * 2 * 132;
+  EXPECT_TRUE(PlanTail(problem).fused);
+  ++problem.blocks;
+  EXPECT_EQ(why(problem), "many blocks: all would wait for their counters");
   problem = NormProblem(Vector(8, 1, 8), 16);
   problem.num_counters = 1;
   EXPECT_EQ(why(problem), "more groups than there are counters");
