@@ -54,7 +54,7 @@ class GpuCheck(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertEqual({name: entry["result"] for name, entry in report["steps"].items()},
                          {"device": "passed", "selftest": "passed", "model": "passed", "bench": "passed",
-                          "nographs": "passed", "cublas": "passed", "depth": "passed", "peer": "skipped"})
+                          "nographs": "passed", "nofusion": "passed", "cublas": "passed", "depth": "passed", "peer": "skipped"})
         self.assertIn("no peer", report["steps"]["peer"]["why"])
         self.assertIn("Emulated GPU", report["results"]["device"])
         self.assertEqual(report["results"]["selftest"]["cases"], 6)
@@ -67,6 +67,9 @@ class GpuCheck(unittest.TestCase):
             self.assertGreater(row["free_bytes"], 0)
             self.assertGreater(row["gb_per_second"] if row["kind"] == "decode" else row["gops"], 0)
         self.assertFalse(report["results"]["nographs"]["rows"][0]["graphs"])
+        self.assertEqual([(row["batch"], row["fused"]) for row in report["results"]["nofusion"]["rows"]],
+                         [(1, False), (2, False)])
+        self.assertEqual({row["fused"] for row in rows}, {True})
         self.assertEqual([(row["kind"], row["batch_invariant"]) for row in report["results"]["cublas"]["rows"]],
                          [("prefill", False)])
         self.assertEqual({row["batch_invariant"] for row in rows}, {True})
