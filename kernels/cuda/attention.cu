@@ -29,7 +29,7 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarpSize;
-// Shared memory leaves no room for more on a multiprocessor, so registers need not either.
+// In f16 shared memory leaves no room for more on a multiprocessor, so registers need not either.
 constexpr int kMinBlocks = 2;
 // Positions that are copied together: blocks of the cache are multiples of it, and so their bytes
 // follow each other and are a multiple of 16.

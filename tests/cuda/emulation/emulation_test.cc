@@ -111,7 +111,7 @@ TEST_F(EmulationTest, TheHostCannotTouchDeviceMemory) {
   EXPECT_DEATH(touch(), "");
 }
 
-TEST_F(EmulationTest, ACopyThatNobodyAwaitsIsNotThere) {
+TEST_F(EmulationTest, ACopyThatNobodyAwaitsIsThereForSomeThreadsOnly) {
   DeviceArray<int> in(kThreads);
   DeviceArray<int> out(kThreads);
   std::vector<int> values(kThreads);
@@ -123,7 +123,11 @@ TEST_F(EmulationTest, ACopyThatNobodyAwaitsIsNotThere) {
   EXPECT_EQ(out.Read(), values);
   ASSERT_EQ(Launch(Stage, shape, nullptr, in.data(), out.data(), false), cudaSuccess);
   ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-  EXPECT_NE(out.Read(), values);
+  const std::vector<int> seen = out.Read();
+  int there = 0;
+  for (std::size_t i = 0; i < kThreads; ++i) there += seen[i] == values[i] ? 1 : 0;
+  EXPECT_GT(there, 0);
+  EXPECT_LT(there, kThreads);
 }
 
 // Shuffles, in each kind; out is [4][32].

@@ -116,8 +116,11 @@ class BlockRun {
     const unsigned count = shape.block.x * shape.block.y * shape.block.z;
     lanes_.resize(count);
     warps_.resize((count + kLanes - 1) / kLanes);
+    std::uint64_t coins = 0;
     for (unsigned i = 0; i < count; ++i) {
+      if (i % 64 == 0) coins = (*random)();
       Lane& lane = lanes_[i];
+      lane.copies_at_once = (coins >> (i % 64)) % 2 == 1;
       lane.thread = {i % shape.block.x, i / shape.block.x % shape.block.y,
                      i / shape.block.x / shape.block.y};
       lane.block = block;

@@ -75,7 +75,9 @@ struct Thread {
   std::byte* shared = nullptr;  // of its block
   bool awaited_previous = false;
 
-  // Copies that have been asked for and not yet done, oldest first, with the group of each.
+  // Whether its asynchronous copies are done as soon as they are asked for, or as late as allowed.
+  bool copies_at_once = false;
+  // Those that have been asked for and not yet done, oldest first, with the group of each.
   struct Copy {
     void* to;
     const void* from;

@@ -113,12 +113,17 @@ inline T* BlockShared() {
   return reinterpret_cast<T*>(emulation::Self().shared);
 }
 
-// Done as late as allowed, so that a missing wait shows.
+// Done as late as allowed, so that a missing wait shows; or at once, so that it shows where
+// somebody still reads what the copy writes, or has yet to write what it reads.
 inline void CopyAsync16(void* shared, const void* global) {
   RequireAligned16(shared);
   RequireAligned16(global);
   emulation::Thread& self = emulation::Self();
-  self.copies.push_back({shared, global, self.groups});
+  if (self.copies_at_once) {
+    std::memcpy(shared, global, 16);
+  } else {
+    self.copies.push_back({shared, global, self.groups});
+  }
 }
 inline void CommitCopies() { ++emulation::Self().groups; }
 template <int kNewest>
