@@ -16,8 +16,11 @@
 #include <utility>
 #include <vector>
 
+#include "base/byte_source.h"
+#include "kernels/dequantize.h"
 #include "runtime/backend/cuda/cuda_backend.h"
 #include "runtime/backend/factory.h"
+#include "runtime/gguf/gguf_file.h"
 #include "runtime/model/transformer.h"
 #include "tests/cuda/test_cublas.h"
 #include "tests/cuda/test_device.h"
@@ -50,11 +53,75 @@ BackendLimits Limits(const ProgramDims& dims) {
   return limits;
 }
 
+class Bytes : public ByteSource {
+ public:
+  explicit Bytes(std::vector<std::byte> bytes) : bytes_(std::move(bytes)) {}
+  std::uint64_t size_bytes() const override { return bytes_.size(); }
+  absl::Status Read(std::uint64_t offset, std::span<std::byte> out) const override {
+    std::memcpy(out.data(), bytes_.data() + offset, out.size());
+    return absl::OkStatus();
+  }
+
+ private:
+  std::vector<std::byte> bytes_;
+};
+
+// A file whose tensors with `part` in their names have the same values, in F32.
+class WithF32 : public GgufFile {
+ public:
+  WithF32(std::shared_ptr<const GgufFile> file, const std::string& part) : file_(std::move(file)) {
+    tensors_.assign(file_->tensors().begin(), file_->tensors().end());
+    for (GgufTensor& tensor : tensors_) {
+      if (tensor.name.find(part) != std::string_view::npos) tensor.dtype = DType::kF32;
+    }
+  }
+  const std::string& path() const override { return file_->path(); }
+  std::span<const std::string> paths() const override { return file_->paths(); }
+  std::uint32_t version() const override { return file_->version(); }
+  std::uint64_t file_bytes() const override { return file_->file_bytes(); }
+  std::span<const std::pair<std::string_view, GgufValue>> metadata() const override {
+    return file_->metadata();
+  }
+  const GgufValue* Find(std::string_view key) const override { return file_->Find(key); }
+  std::span<const GgufTensor> tensors() const override { return tensors_; }
+  const GgufTensor* FindTensor(std::string_view name) const override {
+    const auto found = std::find_if(tensors_.begin(), tensors_.end(),
+                                    [&](const GgufTensor& tensor) { return tensor.name == name; });
+    return found == tensors_.end() ? nullptr : &*found;
+  }
+  std::unique_ptr<ByteSource> Source(const GgufTensor& tensor) const override {
+    const GgufTensor* original = file_->FindTensor(tensor.name);
+    auto source = file_->Source(*original);
+    if (original->dtype == tensor.dtype) return source;
+    std::vector<std::byte> bytes(source->size_bytes());
+    EXPECT_TRUE(source->Read(0, bytes).ok());
+    const auto values = bytes.size() / static_cast<std::size_t>(Info(original->dtype).block_bytes) *
+                        static_cast<std::size_t>(Info(original->dtype).block_values);
+    std::vector<std::byte> widened(values * sizeof(float));
+    DequantizeRow(original->dtype, bytes.data(), static_cast<std::int64_t>(values),
+                  reinterpret_cast<float*>(widened.data()));
+    return std::make_unique<Bytes>(std::move(widened));
+  }
+  std::shared_ptr<const ByteSource> PartSource(std::size_t part) const override {
+    return file_->PartSource(part);
+  }
+
+ private:
+  const std::shared_ptr<const GgufFile> file_;
+  std::vector<GgufTensor> tensors_;
+};
+
+std::shared_ptr<const GgufFile> Open(const std::string& name) {
+  return GgufFile::Open(kGoldens + name + ".gguf").value();
+}
+
 // A backend with a model, and one sequence that goes on step by step.
 class Model {
  public:
-  Model(std::unique_ptr<Backend> backend, const std::string& name) : backend_(std::move(backend)) {
-    const auto file = GgufFile::Open(kGoldens + name + ".gguf").value();
+  Model(std::unique_ptr<Backend> backend, const std::string& name)
+      : Model(std::move(backend), Open(name)) {}
+  Model(std::unique_ptr<Backend> backend, const std::shared_ptr<const GgufFile>& file)
+      : backend_(std::move(backend)) {
     const Transformer model(ReadModelConfig(*file).value());
     program_ = model.Load(*file, backend_.get(), nullptr).value();
     const absl::Status prepared = backend_->Prepare(program_, Limits(program_.dims));
@@ -198,8 +265,11 @@ class CudaCublasModel : public WithCublas {
     Distance library;
   };
   ToTransformers DistancesOf(const Golden& golden) {
-    Model cpu(Cpu(), golden.name);
-    Model cuda(WithLibrary(), golden.name);
+    return DistancesOf(golden, Open(golden.name));
+  }
+  ToTransformers DistancesOf(const Golden& golden, const std::shared_ptr<const GgufFile>& file) {
+    Model cpu(Cpu(), file);
+    Model cuda(WithLibrary(), file);
     const auto got = cuda.Step(golden.prompt);
     EXPECT_TRUE(got.ok()) << got.status() << emulation::CublasRefusal();
     if (!got.ok()) return {};
@@ -238,6 +308,18 @@ TEST_F(CudaCublasModel, DenseModelsComeCloserToTransformersThanWithInt8Activatio
     EXPECT_LT(distances.library.median, distances.exact.median / 2) << name;
     EXPECT_LT(distances.library.worst, distances.exact.worst) << name;
     EXPECT_GE(distances.library.same_choice, 0.9) << name;
+  }
+}
+
+// Of q, k and v the library takes two, of gate and up one; the exact kernels and what follows the
+// product find all of them.
+TEST_F(CudaCublasModel, SharesProductsWithExactKernels) {
+  const Golden golden = GoldenOf(kDenseModel);
+  for (const char* part : {"attn_k.weight", "ffn_up"}) {
+    const auto file = std::make_shared<WithF32>(Open(golden.name), part);
+    const ToTransformers distances = DistancesOf(golden, file);
+    EXPECT_LT(distances.library.median, distances.exact.median / 2) << part;
+    EXPECT_LT(distances.library.worst, distances.exact.worst) << part;
   }
 }
 
