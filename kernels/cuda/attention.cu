@@ -751,6 +751,18 @@ cudaError_t WithTile(AttentionTile tile, const F& f) {
   return cudaErrorInvalidValue;
 }
 
+std::int64_t BlocksOf(const AttentionWork& work, AttentionTile tile) {
+  const std::int32_t rows = work.queries_per_unit * work.group;
+  const std::int32_t in_tile = Info(tile).rows;
+  return work.units * work.num_kv_heads * ((rows + in_tile - 1) / in_tile);
+}
+
+// A block that counts its entries waits until they can be seen and for the counters, about a
+// microsecond. With more blocks than these behind each other that is more than a launch; so many at
+// once fit a multiprocessor.
+constexpr std::int64_t kTailWaves = 4;
+constexpr std::int64_t kBlocksAtOnce = 2;
+
 // Whether what a tail needs of shared memory fits where the walks worked.
 bool HasRoomForTail(AttentionTile tile, KvDType dtype, int num_heads, int dim) {
   bool fits = false;
@@ -775,10 +787,7 @@ std::size_t AttentionSharedBytes(AttentionTile tile, KvDType dtype, std::int32_t
 
 AttentionTile ChooseAttentionTile(const AttentionWork& work, std::int32_t multiprocessors) {
   const std::int32_t rows = work.queries_per_unit * work.group;
-  const auto fills = [&](AttentionTile tile) {
-    const std::int64_t blocks_of_unit = (rows + Info(tile).rows - 1) / Info(tile).rows;
-    return work.units * work.num_kv_heads * blocks_of_unit >= multiprocessors;
-  };
+  const auto fills = [&](AttentionTile tile) { return BlocksOf(work, tile) >= multiprocessors; };
   // Up to half of a tile's rows may be in vain: a smaller tile reads more for each.
   const auto suits = [&](AttentionTile tile) { return 2 * rows >= Info(tile).rows; };
   for (const AttentionTile tile : {AttentionTile::kMany, AttentionTile::kGroup}) {
@@ -795,10 +804,14 @@ AttentionTailChoice ChooseAttentionTail(const AttentionTailWork& work) {
   if (work.tile == AttentionTile::kMany) {
     return {false, "tiles of many queries: one block would merge them all, one after the other"};
   }
-  if (!HasRoomForTail(work.tile, work.dtype, work.num_heads, work.head_dim)) {
+  if (BlocksOf(work.work, work.tile) > kTailWaves * kBlocksAtOnce * work.multiprocessors) {
+    return {false, "many blocks: all would wait for their counters"};
+  }
+  const std::int32_t num_heads = work.work.group * work.work.num_kv_heads;
+  if (!HasRoomForTail(work.tile, work.dtype, num_heads, work.head_dim)) {
     return {false, "so many heads are merged together that a block has no room for them"};
   }
-  if (AttentionTailCounters(work.tokens, work.num_heads, work.head_dim) > work.num_counters) {
+  if (AttentionTailCounters(work.tokens, num_heads, work.head_dim) > work.num_counters) {
     return {false, "more parts than counters"};
   }
   return {true, "few tokens: whoever writes a part's last entry merges it, a launch less"};

@@ -63,12 +63,13 @@ AttentionTile ChooseAttentionTile(const AttentionWork& work, std::int32_t multip
 // Whether the merge is the end of the partials' kernel, which saves a launch, or follows it. A
 // pure function, so that the kernels of a shape are always the same; bits do not depend on it.
 struct AttentionTailWork {
+  AttentionWork work;
   AttentionTile tile = AttentionTile::kGroup;
   KvDType dtype = KvDType::kF16;
-  std::int32_t num_heads = 1;
   std::int32_t head_dim = 0;
   std::int32_t tokens = 0;
   std::int64_t num_counters = 0;  // that there are
+  std::int32_t multiprocessors = 132;
   bool allowed = true;
 };
 struct AttentionTailChoice {

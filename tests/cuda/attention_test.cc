@@ -589,8 +589,10 @@ TEST(CudaAttentionTail, CarriesFaultsAsTheCpu) {
 
 TEST(CudaAttentionTail, IsForFewTokensOnly) {
   const auto chosen = [](AttentionTailWork work) { return ChooseAttentionTail(work).fused; };
-  const AttentionTailWork decode = {
-      .num_heads = 32, .head_dim = 128, .tokens = 1, .num_counters = 512};
+  const AttentionTailWork decode = {.work = {.units = 17, .group = 8, .num_kv_heads = 4},
+                                    .head_dim = 128,
+                                    .tokens = 1,
+                                    .num_counters = 512};
   AttentionTailWork work = decode;
   EXPECT_TRUE(chosen(work));
   work.tokens = kMaxTokensOfAttentionTail;
@@ -607,16 +609,21 @@ TEST(CudaAttentionTail, IsForFewTokensOnly) {
   work.tokens = kMaxTokensOfAttentionTail;
   --work.num_counters;
   EXPECT_FALSE(chosen(work));
+  work = decode;
+  work.work.units = 264;  // 1 056 blocks for 132 multiprocessors
+  EXPECT_TRUE(chosen(work));
+  ++work.work.units;
+  EXPECT_FALSE(chosen(work));
 }
 
 // 61 heads of 48 values are merged as a whole.
 TEST(CudaAttentionTail, IsRefusedWhereABlockHasNoRoomForIt) {
-  EXPECT_FALSE(ChooseAttentionTail({.tile = AttentionTile::kFew,
-                                    .num_heads = 61,
-                                    .head_dim = 48,
-                                    .tokens = 1,
-                                    .num_counters = 512})
-                   .fused);
+  const AttentionTailWork work = {.work = {.units = 1, .group = 61, .num_kv_heads = 1},
+                                  .tile = AttentionTile::kFew,
+                                  .head_dim = 48,
+                                  .tokens = 1,
+                                  .num_counters = 512};
+  EXPECT_FALSE(ChooseAttentionTail(work).fused);
   std::int32_t counter = 0;
   AttentionParams params;
   params.num_heads = 61;

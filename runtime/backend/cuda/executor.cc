@@ -285,12 +285,17 @@ void Executor::Attend(const AttentionStage& stage, std::size_t wave_index) {
   params.chained = chained_;
   const ActivationRows out =
       RowsFor(buffers_->attended_rows, {Next<OutputProjectionStage>().output});
-  const AttentionTailChoice tail = ChooseAttentionTail({.tile = wave.tile,
+  const AttentionWork work = {.units = wave.units,
+                              .queries_per_unit = wave.queries,
+                              .group = dims_.num_heads / dims_.num_kv_heads,
+                              .num_kv_heads = dims_.num_kv_heads};
+  const AttentionTailChoice tail = ChooseAttentionTail({.work = work,
+                                                        .tile = wave.tile,
                                                         .dtype = limits_.kv.dtype,
-                                                        .num_heads = dims_.num_heads,
                                                         .head_dim = dims_.head_dim,
                                                         .tokens = shape_->tokens,
                                                         .num_counters = kStepCounters,
+                                                        .multiprocessors = device_.multiprocessors,
                                                         .allowed = fused_});
   if (tail.fused) params.tail = {.counters = buffers_->counters, .out = out};
   Note(LaunchAttention(params, stream_));
