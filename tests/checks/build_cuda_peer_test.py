@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""What tools/build_cuda_peer packs, on small programs; the build of llama.cpp itself takes hours and a CUDA toolkit."""
+"""What tools/build_cuda_peer packs, on small programs (llama.cpp itself takes hours and a CUDA toolkit), and what a bundle has room for."""
+import contextlib
 import importlib.machinery
 import importlib.util
+import io
 import pathlib
 import subprocess
 import sys
@@ -13,9 +15,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAMS = ["llama-bench", "llama-batched-bench"]
 
 
-def load_tool():
+def load_tool(name="build_cuda_peer"):
     sys.dont_write_bytecode = True
-    loader = importlib.machinery.SourceFileLoader("build_cuda_peer", str(ROOT / "tools/build_cuda_peer"))
+    loader = importlib.machinery.SourceFileLoader(name, str(ROOT / "tools" / name))
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
     loader.exec_module(module)
     return module
@@ -58,6 +60,17 @@ class BuildCudaPeer(unittest.TestCase):
         for name in PROGRAMS:
             done = subprocess.run([out / name], capture_output=True, text=True, env={"LD_LIBRARY_PATH": str(self.machine)})
             self.assertEqual((done.stdout, done.stderr), ("537", ""))
+
+    def test_a_peer_that_is_too_large_beside_our_programs_is_carried_after_them(self):
+        bundle = load_tool("gpu_bundle")
+        for own, peer, said in ((25, 30, None), (25, 48, "for one go"), (25, 61, SystemExit), (61, 0, SystemExit)):
+            with self.subTest(own=own, peer=peer), contextlib.redirect_stdout(io.StringIO()) as out:
+                if said is SystemExit:
+                    self.assertRaisesRegex(SystemExit, "too large", bundle.judge, own << 20, peer << 20, 3 << 20)
+                else:
+                    bundle.judge(own << 20, peer << 20, 3 << 20)
+                    self.assertEqual("for one go" in out.getvalue(), said is not None)
+                    self.assertNotIn("over 64 MiB", out.getvalue())
 
     def test_what_the_compiler_said_of_a_failure_is_shown(self):
         (self.folder / "CMakeLists.txt").write_text('project(p NONE)\ncmake_minimum_required(VERSION 3.20)\nadd_custom_target(llama-bench '
