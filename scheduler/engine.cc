@@ -257,6 +257,7 @@ class ThreadedEngine final : public Engine {
 
   void FailDevice(const absl::Status& why) {
     failed_ = true;
+    Log(LogLevel::kError, "the device is lost", {{"error", std::string(why.message())}});
     // The loop ends once it has answered what was submitted before this; the closed token channel
     // tells the process.
     submissions_.Close(clock_->Now());

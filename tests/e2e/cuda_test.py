@@ -103,6 +103,8 @@ class CudaTest(unittest.TestCase):
         self.assertIn(failure.exception.code(), (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE))
         self.assertEqual(server.process.wait(timeout=EXIT_SECONDS), 1)
         self.assertLess(time.monotonic() - began, EXIT_SECONDS)
+        # Who reads the log after the fact finds the reason there, too.
+        self.assertIn("the device is lost error=", server.log())
         return failure.exception.details()
 
     def test_auto_serves_on_the_cpu_where_no_gpu_is_and_says_why(self):
