@@ -5,14 +5,14 @@
 // few for that: then every thread widens what it multiplies, and values are read twice.
 //
 // The order of operations is that of docs/numerics.md, whichever thread does them: the 16 lanes of
-// a dot product and their tree are one thread's, the 16 lanes of the softmax are half a warp, and
-// an element of the output is one thread's chain over ascending positions.
+// a dot product and their tree are one thread's (of two rows: two threads'), the 16 lanes of the
+// softmax are half a warp, and an element of the output is one thread's chain over ascending
+// positions.
 //
 // Where a tail is asked for, the block that writes the last entry of a part of a token merges it.
 // What the tail needs of shared memory lies where queries, tiles and scores were.
 #include "kernels/cuda/attention.h"
 
-#include <algorithm>
 #include <bit>
 
 #include "kernels/cuda/attention_merge_block.h"
