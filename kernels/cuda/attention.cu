@@ -615,7 +615,7 @@ __device__ unsigned CountEntries(const AttentionParams& p, const Rows& rows, con
         if (whole) *counter = 0;  // for the next kernel: nobody else of this one comes
       }
     }
-    FenceDevice();  // no later read of the block is older than the counts
+    if (whole) FenceDevice();  // no later read of the block is older than the count
     const unsigned all = Ballot(whole);
     if (row == 0) *s.whole = all;
   }

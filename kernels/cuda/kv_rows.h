@@ -1,5 +1,5 @@
 // The types of the KV cache on the device, and where its rows lie (kernels/paged_kv.h). A new type
-// is a struct here, a line in WithKvType, and its way in (rope_append.cu). Device code, and the
+// is a struct here, a line in WithKvType, and its way in (rope_row.h). Device code, and the
 // host's choice by type.
 #ifndef MILLRACE_KERNELS_CUDA_KV_ROWS_H_
 #define MILLRACE_KERNELS_CUDA_KV_ROWS_H_

@@ -26,8 +26,10 @@ __device__ inline bool IsLastBlock(std::int32_t* counter, int total) {
   if (threadIdx.x == 0) {
     FenceDevice();
     last = AtomicAdd(counter, 1) == total - 1;
-    if (last) *counter = 0;  // for the next kernel: nobody else of this one comes
-    FenceDevice();           // no later read of the block is older than the count
+    if (last) {
+      *counter = 0;   // for the next kernel: nobody else of this one comes
+      FenceDevice();  // no later read of the block is older than the count
+    }
   }
   return SyncBlockOr(last);
 }

@@ -4,7 +4,10 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstddef>
+
+#include "kernels/cuda/block_limits.h"
 
 namespace millrace::cuda {
 
@@ -16,7 +19,7 @@ struct LaunchShape {
   bool chained = false;
 };
 
-// Blocks get more dynamic shared memory than this only after being told so, once a kernel.
+// Blocks get more dynamic shared memory than this only when the kernel's limit is raised.
 inline constexpr std::size_t kDefaultSharedLimit = 48 * 1024;
 
 // Launches `kernel(args...)`. Returns the launch's error; faults of the kernel itself come with a
@@ -25,8 +28,11 @@ template <typename... Params, typename... Args>
 cudaError_t Launch(void (*kernel)(Params...), const LaunchShape& shape, cudaStream_t stream,
                    Args&&... args) {
   if (shape.shared_bytes > kDefaultSharedLimit) {
+    // The same for launches of different sizes: setting it to a smaller one would lower it for
+    // those that are captured in a graph already.
+    const std::size_t limit = std::max(shape.shared_bytes, std::size_t{kBlockSharedBytes});
     const cudaError_t error = cudaFuncSetAttribute(
-        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes));
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(limit));
     if (error != cudaSuccess) return error;
   }
   cudaLaunchAttribute attribute = {};

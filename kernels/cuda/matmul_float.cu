@@ -24,12 +24,10 @@ __global__ void __launch_bounds__(kThreads, 2) FloatKernel(const __grid_constant
   // latency of memory.
   constexpr int kAhead = kRows * kColumns > 1 ? 1 : (kForm == WeightForm::kF32 ? 8 : 4);
   const MatmulParams& params = args.params;
-  const int block = static_cast<int>(blockIdx.y);
-  int m = 0;
-  while (m + 1 < params.num_matrices && block >= args.first_block[m + 1]) ++m;
+  const MatrixBlock block = MatrixBlockOf(params, args.first_block);
   const int half = static_cast<int>(threadIdx.x) / kLanes16;
-  const std::int32_t first = ((block - args.first_block[m]) * kHalves + half) * kRows;
-  RunFloat<kForm, kRows, kColumns, kAhead, false>(params, params.matrices[m],
+  const std::int32_t first = (block.index * kHalves + half) * kRows;
+  RunFloat<kForm, kRows, kColumns, kAhead, false>(params, params.matrices[block.matrix],
                                                   static_cast<int>(blockIdx.x), first);
 }
 

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cuda/block_limits.h"
 #include "kernels/cuda/weight_layout.h"
 
 namespace millrace::cuda {
@@ -39,9 +40,6 @@ MatmulShape PlanMatmul(const MatmulProblem& problem);
 
 // The vector kernel's shape for so many columns, whatever PlanMatmul would choose.
 MatmulShape PlanVector(const MatmulProblem& problem, int columns);
-
-// Shared memory of a block at most: what every device that we build for grants one (sm_120).
-inline constexpr std::int64_t kBlockSharedBytes = std::int64_t{99} << 10;
 
 // Bytes of shared memory of a block of the vector kernel.
 std::int64_t VectorSharedBytes(WeightForm form, std::int64_t k, const MatmulShape& shape);

@@ -184,13 +184,11 @@ __global__ void __launch_bounds__(kWarps* kWarpSize, MinBlocks(kForm, kColumns))
   constexpr int kUnitBytes = UnitLayoutOf(kForm).bytes();
   constexpr FormTraits kTraits = TraitsOf(kForm);
   const MatmulParams& params = args.params;
-  const int block = static_cast<int>(blockIdx.y);
-  int m = 0;
-  while (m + 1 < params.num_matrices && block >= args.first_block[m + 1]) ++m;
-  const MatmulMatrix& matrix = params.matrices[m];
+  const MatrixBlock block = MatrixBlockOf(params, args.first_block);
+  const MatmulMatrix& matrix = params.matrices[block.matrix];
   const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
-  const std::int64_t tile = std::int64_t{block - args.first_block[m]} * kWarps + warp;
+  const std::int64_t tile = std::int64_t{block.index} * kWarps + warp;
   const bool works = tile * kTileRows < matrix.n;
   const std::int64_t units = UnitCount(params.k);
   const std::byte* weights = matrix.w + tile * units * kUnitBytes;

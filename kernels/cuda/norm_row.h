@@ -1,5 +1,5 @@
 // The norm of rows, in its steps, by teams of threads: for the kernel of its own (norm.cu) and for
-// the end of a product (matmul_tail.h). What one does the other does, so bits are the same.
+// the end of a product (tail_block.h). What one does the other does, so bits are the same.
 //
 // The sum of squares has 16 virtual lanes (docs/numerics.md), so half a warp computes it, from
 // shared memory; loads, products and quantisation are everybody's. Device code; all threads of a

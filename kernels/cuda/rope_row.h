@@ -1,6 +1,6 @@
 // The steps of one head's row of one token on its way to attention (kernels/cuda/rope_append.h), by
 // half a warp, whose 16 threads are the 16 virtual lanes of the norm's sum: for the kernel of its
-// own (rope_append.cu) and for the end of a product (matmul_tail.h). The row lies in shared memory,
+// own (rope_append.cu) and for the end of a product (tail_block.h). The row lies in shared memory,
 // since rotation pairs elements of different lanes and the cache takes neighbours together.
 //
 // Device code; all 32 threads of a warp call together, whatever their halves' rows are.

@@ -1,6 +1,6 @@
 // SwiGLU of 256 values of a row (kernels/cuda/swiglu.h), by a warp, a thread eight of them in four
 // 16-byte loads; the values pass through shared memory into the formats that are wanted. For the
-// kernel of its own (swiglu.cu) and for the end of a product (matmul_tail.h). Device code; all 32
+// kernel of its own (swiglu.cu) and for the end of a product (tail_block.h). Device code; all 32
 // threads of a warp call together.
 #ifndef MILLRACE_KERNELS_CUDA_SWIGLU_ROW_H_
 #define MILLRACE_KERNELS_CUDA_SWIGLU_ROW_H_

@@ -491,8 +491,7 @@ INSTANTIATE_TEST_SUITE_P(Types, CudaAttention,
                                            KvDType::kFp8),
                          TypeName);
 
-// ---- Partials and merge in one kernel
-// ------------------------------------------------------------
+// ---- Partials and merge in one kernel -----------------------------------------------------------
 
 // Tokens with one partition, whose only entry stays where it was computed, and with more.
 TEST_P(CudaAttention, MergesWhatItDecodesInTheSameKernel) {

@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 #include <span>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -370,6 +371,19 @@ TEST_F(CudaCublasModel, SaysThatRowsDependOnTheirNeighbours) {
   const auto exact = CudaBackend::Create({}).value();
   EXPECT_TRUE(exact->batch_invariant());
   EXPECT_THAT(exact->isa(), ::testing::Not(HasSubstr("cuBLAS")));
+}
+
+// As a server ends: by a thread that has chosen no device.
+TEST_F(CudaCublasModel, EndsOnItsOwnDeviceWhateverThreadEndsIt) {
+  emulation::Start({.devices = 2});
+  std::thread([this] {
+    auto made = CudaBackend::Create({.device = 1, .library = {.use = true, .library = library()}});
+    ASSERT_TRUE(made.ok()) << made.status();
+    EXPECT_EQ(emulation::CublasHandles(), 1);
+    std::thread([&made] { made->reset(); }).join();
+    EXPECT_EQ(emulation::CublasHandles(), 0);
+  }).join();
+  emulation::Start({});
 }
 
 TEST_F(CudaCublasModel, IsNotMadeWithoutTheLibrary) {

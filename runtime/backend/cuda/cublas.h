@@ -1,7 +1,7 @@
 // NVIDIA's library of matrix products, cuBLAS, for the option --matmul cublas. It is opened while
 // the program runs and only where that is asked for: nothing links it, since it is 600 MB that
 // neither the CPU's nor the exact kernels' images carry. Tests open a stand-in that computes on the
-// CPU (tests/cuda/emulation/cublas_stand_in.h).
+// CPU (tests/cuda/emulation/cublas_stand_in.cc).
 //
 // Driven by one thread. Owns the library's handle, not its workspace. The library, once open,
 // stays.

@@ -24,10 +24,12 @@ CudaBackend::~CudaBackend() {
   if (hung_) {
     static auto* abandoned = new std::vector<std::unique_ptr<DeviceState>>;
     abandoned->push_back(std::move(state_));
-  } else if (state_->stream != nullptr) {
-    // Kernels that still run read what the members own.
-    cudaStreamSynchronize(state_->stream.get());
+    return;
   }
+  // The library's handle can be destroyed on its own device alone; a device that is lost has none.
+  (void)UseDevice();
+  // Kernels that still run read what the members own.
+  if (state_->stream != nullptr) cudaStreamSynchronize(state_->stream.get());
 }
 
 absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Create(const CudaOptions& options) {

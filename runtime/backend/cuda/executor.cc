@@ -115,6 +115,7 @@ void Executor::Multiply(MatmulParams params, const MatmulTail& tail) {
   const MatmulDevice device = {.multiprocessors = device_.multiprocessors};
   const int matrices = params.num_matrices;
   if (library_ != nullptr) Note(library_->Take(&params, stream_));
+  if (error_ != cudaSuccess) return;
   if (params.num_matrices == matrices) {
     Note(LaunchMatmulThen(params, tail, device, stream_));
     return;

@@ -182,7 +182,8 @@ cublasStatus_t Create(cublasHandle_t* handle) {
 
 cublasStatus_t Destroy(cublasHandle_t handle) {
   const std::lock_guard lock(Get().mutex);
-  if (Get().handles.erase(handle) == 0) return Refuse("no handle to destroy");
+  if (!IsHandle(handle)) return Refuse("no handle of this device to destroy");
+  Get().handles.erase(handle);
   delete handle;
   return CUBLAS_STATUS_SUCCESS;
 }

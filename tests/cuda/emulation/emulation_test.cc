@@ -249,6 +249,28 @@ TEST_F(EmulationTest, WorkRunsWhenSomethingWaitsForItAndGraphsRunItAgain) {
   EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
 }
 
+TEST_F(EmulationTest, AGraphRunsAgainAfterASmallerLaunchOfItsKernel) {
+  DeviceArray<int> out(kThreads);
+  cudaStream_t stream = nullptr;
+  ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
+  const auto mirror = [&](std::size_t shared_bytes) {
+    const LaunchShape shape = {dim3(1), dim3(kThreads), shared_bytes};
+    return Launch(Mirror, shape, stream, out.data(), true);
+  };
+  ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+  ASSERT_EQ(mirror(70 * 1024), cudaSuccess);
+  cudaGraph_t graph = nullptr;
+  ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
+  cudaGraphExec_t exec = nullptr;
+  ASSERT_EQ(cudaGraphInstantiate(&exec, graph), cudaSuccess);
+  ASSERT_EQ(mirror(50 * 1024), cudaSuccess);
+  EXPECT_EQ(cudaGraphLaunch(exec, stream), cudaSuccess);
+  EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+  EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);
+  EXPECT_EQ(cudaGraphExecDestroy(exec), cudaSuccess);
+  EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
+}
+
 TEST_F(EmulationTest, AChainedKernelAwaitsTheOneBefore) {
   DeviceArray<int> value(1);
   ASSERT_EQ(Launch(NeverAwaits, {dim3(1), dim3(32), 0, true}, nullptr, value.data()), cudaSuccess);

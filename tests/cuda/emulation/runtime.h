@@ -87,6 +87,8 @@ class Runtime {
   cudaError_t Finish(cudaError_t own);
   cudaError_t Planned(Call call);
   void SetFault(Fault fault);
+  // Whether blocks of the kernel may have so much dynamic shared memory now: streams.cc
+  bool MayShare(const void* kernel, std::size_t bytes) const;
 
   // ---- Memory: memory.cc
   cudaError_t Allocate(void** pointer, std::size_t bytes, bool device);

@@ -82,6 +82,13 @@ void Runtime::RunKernel(const KernelLaunch& launch, std::shared_ptr<Grid> grid) 
   if (!fault.empty()) SetFault(std::move(fault));
 }
 
+bool Runtime::MayShare(const void* kernel, std::size_t bytes) const {
+  constexpr std::size_t kDefaultLimit = 48 * 1024;
+  const auto limit = shared_limits_.find(kernel);
+  return bytes <=
+         (limit == shared_limits_.end() ? kDefaultLimit : static_cast<std::size_t>(limit->second));
+}
+
 cudaError_t PutLaunch(const cudaLaunchConfig_t& config, const void* kernel,
                       std::function<void()> body) {
   Runtime& runtime = Runtime::Get();
@@ -93,13 +100,10 @@ cudaError_t PutLaunch(const cudaLaunchConfig_t& config, const void* kernel,
   const GridShape shape = {
       index(config.gridDim), index(config.blockDim), config.dynamicSmemBytes,
       config.numAttrs > 0 && config.attrs->val.programmaticStreamSerializationAllowed != 0};
-  constexpr int kDefaultLimit = 48 * 1024;
-  const auto limit = runtime.shared_limits_.find(kernel);
-  const int allowed = limit == runtime.shared_limits_.end() ? kDefaultLimit : limit->second;
   const bool empty = config.gridDim.x == 0 || config.gridDim.y == 0 || config.gridDim.z == 0;
   // 65 535 is what y and z of a grid may have.
   if (empty || config.gridDim.y > 65535 || config.gridDim.z > 65535 ||
-      config.dynamicSmemBytes > static_cast<std::size_t>(allowed)) {
+      !runtime.MayShare(kernel, config.dynamicSmemBytes)) {
     return runtime.Finish(cudaErrorInvalidValue);
   }
   if (config.stream != nullptr && config.stream->device != current_device) {
@@ -249,6 +253,13 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsig
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   return Do(Call::kGraphLaunch, [&](Runtime* runtime, Lock*) {
     cudaError_t error = cudaSuccess;
+    // CUDA does not say whether the limit in force is the one of the capture or of now: the worse.
+    for (const auto& work : exec->work) {
+      if (work.kernel != nullptr &&
+          !runtime->MayShare(work.kernel->kernel, work.kernel->shape.shared_bytes)) {
+        return cudaErrorInvalidValue;
+      }
+    }
     for (const auto& work : exec->work) error = runtime->Put(stream, work);
     return error;
   });
