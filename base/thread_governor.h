@@ -24,11 +24,13 @@ class ThreadGovernor {
   void Note(TimePoint now, Duration waited);
 
  private:
+  void BeginWindow(TimePoint now, Duration length);
   void Drop(TimePoint now);
 
   const int threads_;
   int active_;
   TimePoint window_begin_{};
+  Duration window_{0};
   TimePoint window_end_{};  // of the last run noted
   Duration waited_{0};      // in this window, for threads without a core
   TimePoint try_again_{};
