@@ -39,27 +39,28 @@ void Transpose4x4(const std::byte* rows, std::int64_t row_bytes, std::byte* out,
 }
 
 // The dwords of one block of `count` rows.
-void PackDwords(const std::byte* blocks, std::int64_t row_bytes, std::int64_t count, int dwords,
+void PackDwords(DType dtype, const std::byte* blocks, std::int64_t row_bytes, std::int64_t count,
                 std::int32_t tile_rows, std::byte* out) {
+  const int dwords = LayoutOf(dtype).dwords;
   const std::int64_t vector_bytes = std::int64_t{4} * tile_rows;
   std::int64_t row = 0;
   for (; row + 4 <= count; row += 4) {
     const std::byte* at = blocks + row * row_bytes;
     int dword = 0;
     for (; dword + 4 <= dwords; dword += 4) {
-      Transpose4x4(at + std::int64_t{4} * dword, row_bytes, out + dword * vector_bytes + 4 * row,
-                   vector_bytes);
+      Transpose4x4(at + std::int64_t{4} * dword, row_bytes,
+                   out + DwordPlace(dtype, dword) * vector_bytes + 4 * row, vector_bytes);
     }
     for (; dword < dwords; ++dword) {
       for (int r = 0; r < 4; ++r) {
-        std::memcpy(out + dword * vector_bytes + 4 * (row + r),
+        std::memcpy(out + DwordPlace(dtype, dword) * vector_bytes + 4 * (row + r),
                     at + r * row_bytes + std::int64_t{4} * dword, 4);
       }
     }
   }
   for (; row < count; ++row) {
     for (int dword = 0; dword < dwords; ++dword) {
-      std::memcpy(out + dword * vector_bytes + 4 * row,
+      std::memcpy(out + DwordPlace(dtype, dword) * vector_bytes + 4 * row,
                   blocks + row * row_bytes + std::int64_t{4} * dword, 4);
     }
   }
@@ -75,7 +76,7 @@ void PackTile(DType dtype, const std::byte* rows, std::int64_t count, std::int64
   std::byte* halves = out + units * unit_bytes;
   for (std::int64_t unit = 0; unit < units; ++unit) {
     const std::byte* blocks = rows + unit * Info(dtype).block_bytes;
-    PackDwords(blocks + layout.dword_offset, row_bytes, count, layout.dwords, tile_rows,
+    PackDwords(dtype, blocks + layout.dword_offset, row_bytes, count, tile_rows,
                out + unit * unit_bytes);
     if (layout.half_offset < 0) continue;
     for (std::int64_t row = 0; row < count; ++row) {
@@ -116,9 +117,10 @@ void DequantizeTiledRow(DType dtype, const std::byte* tiles, std::int64_t row, s
   constexpr std::size_t kLargestBlock = 256;
   std::array<std::byte, kLargestBlock> block;
   for (std::int64_t unit = 0; unit < units; ++unit) {
-    for (std::int64_t dword = 0; dword < layout.dwords; ++dword) {
-      std::memcpy(block.data() + layout.dword_offset + 4 * dword,
-                  tile + ((unit * layout.dwords + dword) * tile_rows + in_tile) * 4, 4);
+    for (std::int32_t dword = 0; dword < layout.dwords; ++dword) {
+      const std::int64_t place = unit * layout.dwords + DwordPlace(dtype, dword);
+      std::memcpy(block.data() + layout.dword_offset + std::ptrdiff_t{4} * dword,
+                  tile + (place * tile_rows + in_tile) * 4, 4);
     }
     if (layout.half_offset >= 0) {
       std::memcpy(block.data() + layout.half_offset, halves + (unit * tile_rows + in_tile) * 2, 2);

@@ -2,7 +2,7 @@
 // by dwords, so that a vector register loads the same four bytes of every row of a tile.
 //
 // A tile of R rows of U blocks each is, in this order,
-//   U times the block's D dwords: D vectors of R dwords, one a row;
+//   U times the block's D dwords in the order of DwordPlace: D vectors of R dwords, one a row;
 //   U times the block's 16-bit scale, where it lies outside of the dwords: R halves;
 //   zeros up to a multiple of kTileAlignment.
 // Rows past the matrix's last one are zeros. Tiles of one row are the file's own layout, without
@@ -22,7 +22,7 @@ namespace millrace {
 // A cache line and the widest register: no load of a tile crosses a line.
 inline constexpr std::int64_t kTileAlignment = 64;
 // Rises with every change of what lies where, so that kept layouts of old are not taken for new.
-inline constexpr int kTileLayoutVersion = 1;
+inline constexpr int kTileLayoutVersion = 2;
 
 // How a type's block falls into dwords and a half.
 struct TileLayout {
@@ -65,6 +65,43 @@ constexpr TileLayout LayoutOf(DType dtype) {
   }
   return {0, 0, -1};
 }
+
+// Where dword `dword` of a block (of TileLayout's dwords) lies among those of a tile: in the order
+// in which kernels read them, for the hardware prefetches only what is read front to back. Four
+// dwords whose number is a multiple of four stay neighbours, so a quad of them is moved at once.
+constexpr std::int32_t DwordPlace(DType dtype, std::int32_t dword) {
+  if (dtype == DType::kQ3_K) {  // scales 24..26, then high bits and pairs
+    return dword < 24 ? dword + 3 : dword - 24;
+  }
+  if (dtype == DType::kQ6_K) {
+    // Scales 48..51; then for each 16 of the 64 bytes of high pairs, 32..47, these and the nibbles
+    // that belong to them, of which 0..15 are the first half's and 16..31 the second's.
+    const std::int32_t quad = dword / 4;
+    const std::int32_t rest = dword % 4;
+    if (quad >= 12) return rest;
+    const bool high = quad >= 8;
+    const std::int32_t part = high ? quad - 8 : quad / 4 * 2 + quad % 2;
+    const std::int32_t in_part = high ? 0 : 1 + quad % 4 / 2;
+    return 4 + 12 * part + 4 * in_part + rest;
+  }
+  return dword;
+}
+
+constexpr bool PlacesAreAPermutation() {
+  for (const DTypeInfo& info : kDTypes) {
+    if (info.block_values == 1) continue;
+    const std::int32_t dwords = LayoutOf(info.dtype).dwords;
+    std::uint64_t taken = 0;  // a block has at most 52 dwords
+    for (std::int32_t i = 0; i < dwords; ++i) {
+      const std::int32_t place = DwordPlace(info.dtype, i);
+      if (place < 0 || place >= dwords || (taken >> place & 1) != 0) return false;
+      if (i % 4 != 0 && place != DwordPlace(info.dtype, i - 1) + 1) return false;
+      taken |= std::uint64_t{1} << place;
+    }
+  }
+  return true;
+}
+static_assert(PlacesAreAPermutation());
 
 constexpr bool LayoutsHoldWholeBlocks() {
   for (const DTypeInfo& info : kDTypes) {

@@ -102,13 +102,14 @@ class StoredTile {
   StoredBlock<V> At(std::int64_t block) const {
     return {dwords_ + block * kDwordBytes, halves_ + block * 2 * V::kRows};
   }
-  // Asks for the part kPart of kParts of a block, into the second-level cache.
-  template <int kPart, int kParts>
+  // Asks for the part kPart of kParts of a block, for one line of kApart, into the second-level
+  // cache.
+  template <int kPart, int kParts, int kApart = 1>
   [[gnu::always_inline]] void Prefetch(std::int64_t block) const {
     const std::byte* const at = dwords_ + block * kDwordBytes;
 #pragma GCC unroll 64
     for (int line = kPart * kLines / kParts; line < (kPart + 1) * kLines / kParts; ++line) {
-      __builtin_prefetch(at + kLine * line, 0, kIntoSecondLevel);
+      if (line % kApart == 0) __builtin_prefetch(at + kLine * line, 0, kIntoSecondLevel);
     }
     if constexpr (kPart == 0 && sizeof(Block) % 4 != 0) {
       __builtin_prefetch(halves_ + block * 2 * V::kRows, 0, kIntoSecondLevel);

@@ -143,6 +143,10 @@ struct VnniLevel : R {
   template <typename Block, int kColumns>
   struct DotQuads {
     static constexpr int kQuadsOfSubBlock = 16 / SuperBlockTraits<Block>::kSubBlocks;
+    // One column takes weights as fast as memory gives them. The hardware then reads ahead by
+    // itself within a page of 4 KiB, and to ask for every line takes places that it needs; with
+    // more columns it stays too close.
+    static constexpr int kLinesApart = kColumns == 1 ? 4 : 1;
 
     DotQuads(const SuperBlockScales<VnniLevel>* scales_in,
              const StoredTile<VnniLevel, Block>* ahead_in, std::int64_t block_in)
@@ -153,7 +157,7 @@ struct VnniLevel : R {
 
     template <int kQuad>
     [[gnu::always_inline]] void Put(const typename R::U (&quad)[4]) {
-      ahead->template Prefetch<kQuad, 16>(block);
+      ahead->template Prefetch<kQuad, 16, kLinesApart>(block);
 #pragma GCC unroll 8
       for (int c = 0; c < kColumns; ++c) {
         if constexpr (kQuad % kQuadsOfSubBlock == 0) dot[c] = R::Set1(0);
