@@ -24,15 +24,13 @@ class ThreadGovernor {
   void Note(TimePoint now, Duration waited);
 
  private:
-  void BeginWindow(TimePoint now, Duration length);
   void Drop(TimePoint now);
 
   const int threads_;
   int active_;
-  TimePoint window_begin_{};
-  Duration window_{0};
-  TimePoint window_end_{};  // of the last run noted
-  Duration waited_{0};      // in this window, for threads without a core
+  TimePoint last_{};
+  Duration excess_{0};  // waited for threads without a core, beyond what may be; never below zero
+  TimePoint trial_end_{};
   TimePoint try_again_{};
   Duration pause_{0};  // between tries; doubles while they fail
 };
