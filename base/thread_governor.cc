@@ -9,14 +9,14 @@ using std::chrono::milliseconds;
 
 // Below a scheduler's time slice (3 ms on Linux), above what uneven tasks cost.
 constexpr Duration kPreempted = std::chrono::microseconds{500};
-// The part of the time that may be spent waiting; with one of two threads at half a core, half of
-// it is. A host that takes a core away for 5 ms ten times a second costs a twentieth, and a thread
-// less costs more.
-constexpr int kMayWait = 4;  // a quarter
-// What may be waited beyond that: three time slices that follow each other, or a long one alone.
+// One part in so many of the time may be spent waiting; with one of two threads at half a core,
+// half of it is. A host that takes one of two cores away for 5 ms ten times a second costs a
+// twentieth, and to go on with the other one costs more.
+constexpr int kTimePerWait = 4;
+// What may be waited beyond that: four time slices that follow each other, or a long one alone.
 constexpr Duration kTooMuch = milliseconds{10};
-// After a try with one thread more, for some time slices: a core that is still taken shows in the
-// first, and a try that ends too early is soon repeated.
+// The same during a try with one thread more: a core that is still taken shows in its first time
+// slices, and a try that ends too early is soon repeated.
 constexpr Duration kTooMuchInTrial = std::chrono::microseconds{2500};
 constexpr Duration kTrial = milliseconds{10};
 // A core that is gone for a moment costs little; one that stays away soon costs a try a second,
@@ -27,22 +27,30 @@ constexpr Duration kLongestPause = milliseconds{1000};
 }  // namespace
 
 void ThreadGovernor::Note(TimePoint now, Duration waited) {
-  excess_ += waited > kPreempted ? waited : Duration{0};
-  excess_ = std::max(Duration{0}, excess_ - (now - last_) / kMayWait);
+  const TimePoint begin = last_;  // of this run, or of the time before it in which nothing ran
   last_ = now;
-  const Duration too_much = now < trial_end_ ? kTooMuchInTrial : kTooMuch;
-  if (excess_ > too_much && active_ > 1) return Drop(now);
-  if (now >= try_again_ + kLongestPause) pause_ = Duration{0};  // all is well for some time
-  if (active_ == threads_ || now < try_again_) return;
+  excess_ += waited > kPreempted ? waited : Duration{0};
+  excess_ = std::max(Duration{0}, excess_ - (now - begin) / kTimePerWait);
+  if (trying_ && begin >= trial_end_) {  // it went well: the others one by one
+    trying_ = false;
+    pause_ = Duration{0};
+    try_again_ = now;
+  }
+  if (excess_ > (trying_ ? kTooMuchInTrial : kTooMuch) && active_ > 1) return Drop(now);
+  if (!trying_ && active_ < threads_ && now >= try_again_) Try(now);
+}
+
+void ThreadGovernor::Try(TimePoint now) {
   ++active_;
   excess_ = Duration{0};
+  trying_ = true;
   trial_end_ = now + kTrial;
-  try_again_ = now + pause_;  // the others one by one, as long as it goes well
 }
 
 void ThreadGovernor::Drop(TimePoint now) {
   --active_;
   excess_ = Duration{0};
+  trying_ = false;
   pause_ = std::clamp<Duration>(2 * pause_, kFirstPause, kLongestPause);
   try_again_ = now + pause_;
 }

@@ -24,15 +24,17 @@ class ThreadGovernor {
   void Note(TimePoint now, Duration waited);
 
  private:
+  void Try(TimePoint now);
   void Drop(TimePoint now);
 
   const int threads_;
   int active_;
-  TimePoint last_{};
+  TimePoint last_{};    // the end of the last run; of none, so long ago that its waits are forgiven
   Duration excess_{0};  // waited for threads without a core, beyond what may be; never below zero
+  bool trying_ = false;  // one thread more, for runs that begin before trial_end_
   TimePoint trial_end_{};
   TimePoint try_again_{};
-  Duration pause_{0};  // between tries; doubles while they fail
+  Duration pause_{0};  // before the next try; doubles while they fail
 };
 
 }  // namespace millrace
