@@ -66,9 +66,11 @@ constexpr TileLayout LayoutOf(DType dtype) {
   return {0, 0, -1};
 }
 
-// Where dword `dword` of a block (of TileLayout's dwords) lies among those of a tile: in the order
-// in which kernels read them, for the hardware prefetches only what is read front to back. Four
-// dwords whose number is a multiple of four stay neighbours, so a quad of them is moved at once.
+// Where dword `dword` of a block (of TileLayout's dwords) lies among those of a tile. Q6_K and
+// Q3_K, of which kernels read several parts at a time, lie in the order in which they are read, for
+// the hardware reads ahead only what is read front to back; the other types lie as in the file.
+// Four dwords whose number is a multiple of four stay neighbours, so a quad of them is moved at
+// once; the pairs of Q3_K, 8..23, stay neighbours, too.
 constexpr std::int32_t DwordPlace(DType dtype, std::int32_t dword) {
   if (dtype == DType::kQ3_K) {  // scales 24..26, then high bits and pairs
     return dword < 24 ? dword + 3 : dword - 24;

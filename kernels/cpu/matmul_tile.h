@@ -102,7 +102,7 @@ class StoredTile {
   StoredBlock<V> At(std::int64_t block) const {
     return {dwords_ + block * kDwordBytes, halves_ + block * 2 * V::kRows};
   }
-  // Asks for the part kPart of kParts of a block, for one line of kApart, into the second-level
+  // Asks for the part kPart of kParts of a block, one line in kApart, into the second-level
   // cache.
   template <int kPart, int kParts, int kApart = 1>
   [[gnu::always_inline]] void Prefetch(std::int64_t block) const {

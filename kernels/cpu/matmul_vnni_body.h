@@ -143,9 +143,9 @@ struct VnniLevel : R {
   template <typename Block, int kColumns>
   struct DotQuads {
     static constexpr int kQuadsOfSubBlock = 16 / SuperBlockTraits<Block>::kSubBlocks;
-    // One column takes weights as fast as memory gives them. The hardware then reads ahead by
-    // itself within a page of 4 KiB, and to ask for every line takes places that it needs; with
-    // more columns it stays too close.
+    // One column takes weights as fast as memory gives them. The hardware reads ahead by itself
+    // within a page of 4 KiB, and to ask for every line takes places for requests that it needs.
+    // With more columns what the hardware asks for comes too late.
     static constexpr int kLinesApart = kColumns == 1 ? 4 : 1;
 
     DotQuads(const SuperBlockScales<VnniLevel>* scales_in,
