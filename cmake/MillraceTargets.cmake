@@ -19,9 +19,9 @@ if(MILLRACE_CCACHE)
   set(CMAKE_C_COMPILER_LAUNCHER "${MILLRACE_CCACHE}")
   set(CMAKE_CXX_COMPILER_LAUNCHER "${MILLRACE_CCACHE}")
 endif()
-# Three times as fast as ld, and in the same package. mold 1.10 (Debian 12) is faster, but links programs
-# that cannot be loaded ("cannot apply additional memory protection") where .tbss happens to end with
-# a page, and does not end at all when -z norelro is to prevent that.
+# gold comes with ld and links the 103 programs of a build in 6 seconds. mold 1.10 (Debian 12) makes
+# programs that cannot be loaded ("cannot apply additional memory protection") where .tbss happens to
+# end with a page, and with -z norelro, which would prevent that, it does not always end.
 find_program(MILLRACE_GOLD ld.gold)
 if(MILLRACE_GOLD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   add_link_options(-fuse-ld=gold)
