@@ -82,6 +82,10 @@ void* EncodeInThread(void* argument) {
 }
 
 // Overflowing the stack ends the process: returning is the proof that it fits.
+// How many times as long twice the bytes may take: linear is 2 and quadratic is 4; caches that
+// overflow in between take the rest.
+constexpr double kLinear = 3.0;
+
 Job EncodeOnASmallStack(const Tokenizer& tokenizer, const std::string& text) {
   Job job = {.tokenizer = &tokenizer, .text = &text};
   pthread_attr_t attributes;
@@ -94,10 +98,19 @@ Job EncodeOnASmallStack(const Tokenizer& tokenizer, const std::string& text) {
   return job;
 }
 
-double BestSeconds(const Tokenizer& tokenizer, const std::string& text) {
-  double best = 1e9;
-  for (int i = 0; i < 3; ++i) {
-    best = std::min(best, EncodeOnASmallStack(tokenizer, text).seconds);
+struct Times {
+  double half = 1e9;
+  double whole = 1e9;
+};
+
+// The best of some turns for half of `text` and all of it: at least three, and more while another
+// process seems to have disturbed one of the two.
+Times BestTimes(const Tokenizer& tokenizer, const std::string& text) {
+  const std::string half = text.substr(0, text.size() / 2);
+  Times best;
+  for (int turn = 0; turn < 3 || (turn < 20 && best.whole > kLinear * best.half); ++turn) {
+    best.half = std::min(best.half, EncodeOnASmallStack(tokenizer, half).seconds);
+    best.whole = std::min(best.whole, EncodeOnASmallStack(tokenizer, text).seconds);
   }
   return best;
 }
@@ -111,12 +124,10 @@ TEST_P(TokenizerLimits, EncodesAMebibyteOfEachPatternOnASmallStackInLinearTime) 
     const std::string text = Repeat(pattern.unit, kTextBytes);
     EXPECT_GT(EncodeOnASmallStack(*tokenizer, text).ids, 0U);
     if (!kMeasureTime) continue;
-    const double half = BestSeconds(*tokenizer, text.substr(0, kTextBytes / 2));
-    const double whole = BestSeconds(*tokenizer, text);
+    const auto [half, whole] = BestTimes(*tokenizer, text);
     std::printf("%-8s %-26s %6.1f MB/s, twice the bytes: %.2f times the time\n", GetParam(),
                 pattern.name, static_cast<double>(kTextBytes) / whole / 1e6, whole / half);
-    // Linear is 2 and quadratic is 4; caches that overflow in between take the rest.
-    EXPECT_LE(whole / half, 3.0);
+    EXPECT_LE(whole / half, kLinear);
   }
 }
 
