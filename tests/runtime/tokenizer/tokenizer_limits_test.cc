@@ -82,10 +82,6 @@ void* EncodeInThread(void* argument) {
 }
 
 // Overflowing the stack ends the process: returning is the proof that it fits.
-// How many times as long twice the bytes may take: linear is 2 and quadratic is 4; caches that
-// overflow in between take the rest.
-constexpr double kLinear = 3.0;
-
 Job EncodeOnASmallStack(const Tokenizer& tokenizer, const std::string& text) {
   Job job = {.tokenizer = &tokenizer, .text = &text};
   pthread_attr_t attributes;
@@ -97,6 +93,10 @@ Job EncodeOnASmallStack(const Tokenizer& tokenizer, const std::string& text) {
   pthread_attr_destroy(&attributes);
   return job;
 }
+
+// How many times as long twice the bytes may take: linear is 2 and quadratic is 4; caches that
+// overflow in between take the rest.
+constexpr double kLinear = 3.0;
 
 struct Times {
   double half = 1e9;
