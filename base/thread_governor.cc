@@ -33,7 +33,6 @@ void ThreadGovernor::Note(TimePoint now, Duration waited) {
   excess_ = std::max(Duration{0}, excess_ - (now - begin) / kTimePerWait);
   if (trying_ && begin >= trial_end_) {  // it went well: the others one by one
     trying_ = false;
-    pause_ = Duration{0};
     try_again_ = now;
   }
   if (excess_ > (trying_ ? kTooMuchInTrial : kTooMuch) && active_ > 1) return Drop(now);
@@ -51,7 +50,9 @@ void ThreadGovernor::Drop(TimePoint now) {
   --active_;
   excess_ = Duration{0};
   trying_ = false;
-  pause_ = std::clamp<Duration>(2 * pause_, kFirstPause, kLongestPause);
+  // A trial may miss what takes the core: only a second that went well after it says that all is.
+  const bool anew = now >= trial_end_ + kLongestPause;
+  pause_ = anew ? kFirstPause : std::clamp<Duration>(2 * pause_, kFirstPause, kLongestPause);
   try_again_ = now + pause_;
 }
 

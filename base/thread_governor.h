@@ -34,7 +34,7 @@ class ThreadGovernor {
   bool trying_ = false;  // one thread more, for runs that begin before trial_end_
   TimePoint trial_end_{};
   TimePoint try_again_{};
-  Duration pause_{0};  // before the next try; doubles while they fail
+  Duration pause_{0};  // before the next try; doubles until one goes well for some time
 };
 
 }  // namespace millrace
