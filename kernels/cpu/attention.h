@@ -28,6 +28,11 @@ namespace millrace::cpu {
 using KvAppendFn = void (*)(const KvLayerView& kv, std::int32_t block, std::int32_t head,
                             std::int32_t slot, const float* key, const float* value);
 
+// Rows (query and head) for which keys and values are widened once: a unit of as many costs least
+// for each. Rows, outputs and scores of so many, 270 KB for heads of 128 values, stay in a
+// second-level cache.
+inline constexpr std::int32_t kAttentionRows = 128;
+
 // One unit of work: all query heads of one kv head, for a few queries over one partition. A query
 // is a token of the step; those of one unit have the same keys and values in the partition up to
 // the positions that they see, because they belong to one sequence or have the prefix in common.

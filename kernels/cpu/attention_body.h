@@ -1,10 +1,10 @@
 // Attention over the paged KV cache for any lanes type; the definition is in
 // kernels/cpu/attention.h. Internal to kernels/cpu.
 //
-// A unit's query rows (query, head) are taken kRowBatch at a time. For each batch the partition is
-// walked twice, keys then values, in tiles of kTile positions that are widened to f32 once and stay
-// in the first-level cache; scores of the whole partition lie between the two walks. Widening is
-// exact and padding is zeros, so tiles change no bit.
+// A unit's query rows (query, head) are taken kAttentionRows at a time. For each batch the
+// partition is walked twice, keys then values, in tiles of kTile positions that are widened to f32
+// once and stay in the first-level cache; scores of the whole partition lie between the two walks.
+// Widening is exact and padding is zeros, so tiles change no bit.
 #ifndef MILLRACE_KERNELS_CPU_ATTENTION_BODY_H_
 #define MILLRACE_KERNELS_CPU_ATTENTION_BODY_H_
 
@@ -18,23 +18,21 @@
 
 namespace millrace::cpu {
 
-// A tile is widened once for so many rows; q, o and scores of them lie in the second-level cache.
-inline constexpr int kRowBatch = 64;
 inline constexpr int kTile = 32;
 inline constexpr int kMaxHeadDim = 256;
 // Not a power of two, so that rows do not compete for the same cache sets.
 inline constexpr int kScoreStride = kKvPartition + 16;
 
-// About 230 KiB on the stack. Rows of q, o and tile are `dim` floats apart: head_dim rounded up to
+// About 440 KiB on the stack. Rows of q, o and tile are `dim` floats apart: head_dim rounded up to
 // 32, filled with zeros.
 struct AttentionScratch {
-  alignas(64) float q[kRowBatch * kMaxHeadDim];
-  alignas(64) float o[kRowBatch * kMaxHeadDim];
+  alignas(64) float q[kAttentionRows * kMaxHeadDim];
+  alignas(64) float o[kAttentionRows * kMaxHeadDim];
   alignas(64) float tile[kTile * kMaxHeadDim];
-  alignas(64) float scores[kRowBatch * kScoreStride];
-  float max[kRowBatch];
-  float sum[kRowBatch];
-  int limit[kRowBatch];  // positions of this partition that the row sees; ascending
+  alignas(64) float scores[kAttentionRows * kScoreStride];
+  float max[kAttentionRows];
+  float sum[kAttentionRows];
+  int limit[kAttentionRows];  // positions of this partition that the row sees; ascending
   int num_rows;
   int head_dim;
   int dim;
@@ -319,8 +317,8 @@ void PartialUnit(const AttentionPartialParams& p) {
   s.head_dim = p.kv.layout.head_dim;
   s.dim = (s.head_dim + 31) / 32 * 32;
   const int rows = p.num_queries * p.group;
-  for (int first = 0; first < rows; first += kRowBatch) {
-    s.num_rows = rows - first < kRowBatch ? rows - first : kRowBatch;
+  for (int first = 0; first < rows; first += kAttentionRows) {
+    s.num_rows = rows - first < kAttentionRows ? rows - first : kAttentionRows;
     LoadQueries<L>(p, first, &s);
     const int positions = s.limit[s.num_rows - 1];
     ComputeScores<L, T>(p, positions, &s);

@@ -36,7 +36,7 @@ void AttentionPlan::Reserve(const BackendLimits& limits) {
   const auto tokens = static_cast<std::size_t>(limits.max_tokens);
   const auto sequences = static_cast<std::size_t>(limits.max_seqs);
   const auto partitions = static_cast<std::size_t>(NumPartitions(limits.max_context));
-  const std::size_t tiles = tokens / kMaxQueries + 2 * sequences;
+  const std::size_t tiles = tokens / static_cast<std::size_t>(max_queries_) + 2 * sequences;
   waves_.reserve(16);
   units_.reserve(std::min(tiles * partitions, kReserved));
   queries_.reserve(std::min(tokens + sequences * partitions, kReserved));
@@ -119,7 +119,7 @@ void AttentionPlan::CutTiles(std::int32_t begin, std::int32_t end) {
   for (std::int32_t t = begin; t < end;) {
     const std::int32_t s = At(sequence_of_, t);
     const std::int32_t stop = std::min(end, At(input_->query_start, s + 1));
-    const std::int32_t count = std::min(kMaxQueries, stop - t);
+    const std::int32_t count = std::min(max_queries_, stop - t);
     const std::int32_t last = At(input_->positions, t + count - 1);
     tiles_.push_back({.first = t,
                       .count = count,
@@ -136,7 +136,7 @@ void AttentionPlan::ShareTiles() {
   for (std::int32_t i = 0; i < static_cast<std::int32_t>(tiles_.size()); ++i) {
     const Tile& tile = At(tiles_, i);
     // A full tile has nothing to gain.
-    if (tile.count < kMaxQueries && tile.past > 0 &&
+    if (tile.count < max_queries_ && tile.past > 0 &&
         sharer_[static_cast<std::size_t>(tile.sequence)]) {
       group_.push_back(i);
     }
@@ -186,7 +186,7 @@ void AttentionPlan::ShareRun(std::int32_t partition, std::span<const std::int32_
     const auto begin = static_cast<std::int32_t>(queries_.size());
     const std::int32_t sequence = At(tiles_, tiles[i]).sequence;
     std::int32_t count = 0;
-    for (; i < tiles.size() && count + At(tiles_, tiles[i]).count <= kMaxQueries; ++i) {
+    for (; i < tiles.size() && count + At(tiles_, tiles[i]).count <= max_queries_; ++i) {
       Tile& tile = At(tiles_, tiles[i]);
       for (std::int32_t q = 0; q < tile.count; ++q) queries_.push_back(tile.first + q);
       count += tile.count;

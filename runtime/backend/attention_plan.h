@@ -21,15 +21,14 @@ namespace millrace {
 
 class AttentionPlan {
  public:
-  // Queries of one unit at most: K and V rows are widened once for some of them, and are read from
-  // the second-level cache for the others.
+  // Queries of a unit at most, unless a device asks for others.
   static constexpr std::int32_t kMaxQueries = 16;
 
   struct Unit {
     std::int32_t partition;
     std::int32_t sequence;  // one of those whose block table leads to the partition
     std::int32_t begin;     // queries [begin, begin + count) of queries()
-    std::int32_t count;     // 1 ... kMaxQueries
+    std::int32_t count;     // 1 ... max_queries
   };
   // Tokens whose partials fit into memory together.
   struct Wave {
@@ -37,6 +36,10 @@ class AttentionPlan {
     std::int32_t units_begin, units_end;
     std::int32_t partitions;  // of the token that sees most
   };
+
+  // Units have up to `max_queries` queries: as many as the device's kernel serves with keys and
+  // values that it reads once.
+  explicit AttentionPlan(std::int32_t max_queries = kMaxQueries) : max_queries_(max_queries) {}
 
   // Makes room for what steps need; the few that share much or are cut much grow it once.
   void Reserve(const BackendLimits& limits);
@@ -57,7 +60,7 @@ class AttentionPlan {
   std::span<const std::int32_t> units_of_token() const { return units_of_token_; }
 
  private:
-  // Up to kMaxQueries tokens of one sequence that follow each other.
+  // Up to max_queries tokens of one sequence that follow each other.
   struct Tile {
     std::int32_t first, count;
     std::int32_t sequence;
@@ -80,6 +83,7 @@ class AttentionPlan {
                std::int32_t count);
   std::span<const std::int32_t> Blocks(std::int32_t tile, std::int32_t partition) const;
 
+  std::int32_t max_queries_;
   const StepInput* input_ = nullptr;  // during Build
   std::int32_t block_size_ = 0;
   std::vector<Wave> waves_;

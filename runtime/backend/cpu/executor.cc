@@ -9,7 +9,14 @@
 #include "kernels/tile_layout.h"
 
 namespace millrace::cpu {
-namespace {}  // namespace
+namespace {
+
+// Of one kv head's unit.
+std::int32_t QueriesOfUnit(const ProgramDims& dims) {
+  return std::max(1, kAttentionRows / (dims.num_heads / dims.num_kv_heads));
+}
+
+}  // namespace
 
 Executor::Executor(Isa isa, const ProgramDims& dims, const BackendLimits& limits,
                    const WeightStore* weights, StepBuffers* buffers, std::byte* kv_data,
@@ -25,6 +32,7 @@ Executor::Executor(Isa isa, const ProgramDims& dims, const BackendLimits& limits
       rope_(SelectRope(isa).fn),
       attention_(SelectAttention(limits.kv.dtype, isa)),
       moe_(SelectMoe(isa).fns),
+      attention_plan_(QueriesOfUnit(dims)),
       scratch_(static_cast<std::size_t>(pool->threads())),
       partials_left_(static_cast<std::size_t>(limits.max_tokens)) {
   for (const DTypeInfo& info : kDTypes) matmul_.push_back(SelectMatmul(info.dtype, isa).fn);

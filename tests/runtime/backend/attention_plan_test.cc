@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <map>
 #include <random>
@@ -80,9 +81,9 @@ std::int32_t SeenOf(const Sequences& s, std::int32_t token, std::int32_t partiti
 }
 
 void ExpectUnitIsSound(const Sequences& s, const AttentionPlan& plan,
-                       const AttentionPlan::Unit& unit) {
+                       const AttentionPlan::Unit& unit, std::int32_t max_queries) {
   ASSERT_GE(unit.count, 1);
-  ASSERT_LE(unit.count, AttentionPlan::kMaxQueries);
+  ASSERT_LE(unit.count, max_queries);
   std::int32_t before = 0;
   for (std::int32_t i = unit.begin; i < unit.begin + unit.count; ++i) {
     const std::int32_t token = plan.queries()[static_cast<std::size_t>(i)];
@@ -96,7 +97,8 @@ void ExpectUnitIsSound(const Sequences& s, const AttentionPlan& plan,
   }
 }
 
-void ExpectSound(const Sequences& s, const AttentionPlan& plan, std::int64_t max_partials) {
+void ExpectSound(const Sequences& s, const AttentionPlan& plan, std::int64_t max_partials,
+                 std::int32_t max_queries) {
   std::map<std::pair<std::int32_t, std::int32_t>, int> partials;  // of token and partition
   std::vector<std::int32_t> units_of(static_cast<std::size_t>(s.tokens()));
   std::int32_t token = 0;
@@ -110,7 +112,7 @@ void ExpectSound(const Sequences& s, const AttentionPlan& plan, std::int64_t max
     ASSERT_TRUE(tokens == 1 || tokens * wave.partitions <= max_partials);
     for (std::int32_t u = wave.units_begin; u < wave.units_end; ++u) {
       const AttentionPlan::Unit& unit = plan.units()[static_cast<std::size_t>(u)];
-      ASSERT_NO_FATAL_FAILURE(ExpectUnitIsSound(s, plan, unit));
+      ASSERT_NO_FATAL_FAILURE(ExpectUnitIsSound(s, plan, unit, max_queries));
       ASSERT_LT(unit.partition, wave.partitions);
       for (std::int32_t i = unit.begin; i < unit.begin + unit.count; ++i) {
         const std::int32_t query = plan.queries()[static_cast<std::size_t>(i)];
@@ -131,11 +133,11 @@ void ExpectSound(const Sequences& s, const AttentionPlan& plan, std::int64_t max
 }
 
 AttentionPlan Plan(const Sequences& s, std::int32_t block_size,
-                   std::int64_t max_partials = kNoLimit) {
-  AttentionPlan plan;
+                   std::int32_t max_queries = AttentionPlan::kMaxQueries) {
+  AttentionPlan plan(max_queries);
   // The plan keeps no reference to the input after Build.
-  plan.Build(s.Input(), block_size, max_partials);
-  ExpectSound(s, plan, max_partials);
+  plan.Build(s.Input(), block_size, kNoLimit);
+  ExpectSound(s, plan, kNoLimit, max_queries);
   return plan;
 }
 
@@ -175,6 +177,13 @@ TEST(AttentionPlan, CutsALongChunkIntoTilesThatSharePastAndPresent) {
   EXPECT_EQ(plan.units().size(), 3U * 2U);
 }
 
+TEST(AttentionPlan, CutsIntoTilesOfAsManyQueriesAsTheDeviceTakes) {
+  Sequences s(32);
+  s.Add(300, 40);
+  EXPECT_EQ(Plan(s, 32, 32).units().size(), 2U * 2U);
+  EXPECT_EQ(Plan(s, 32, 1).units().size(), 40U * 2U);
+}
+
 TEST(AttentionPlan, LetsMoreThanOneUnitOfQueriesShare) {
   Sequences s(32);
   s.Add(300, 1);
@@ -186,7 +195,9 @@ TEST(AttentionPlan, IsSoundForRandomSteps) {
   constexpr std::uint32_t kSeed = 20261128;
   std::mt19937 random(kSeed);
   const auto below = [&](std::int32_t n) { return static_cast<std::int32_t>(random() % n); };
-  AttentionPlan plan;  // the same for all, as in a backend
+  // The same for all rounds, as in a backend.
+  std::array<AttentionPlan, 3> plans = {AttentionPlan(1), AttentionPlan(), AttentionPlan(128)};
+  constexpr std::array<std::int32_t, 3> kQueries = {1, AttentionPlan::kMaxQueries, 128};
   for (int round = 0; round < 400; ++round) {
     SCOPED_TRACE(::testing::Message() << "seed " << kSeed << " round " << round);
     const std::int32_t block_size = 16 << below(3);
@@ -202,8 +213,9 @@ TEST(AttentionPlan, IsSoundForRandomSteps) {
       contexts.push_back(context);
     }
     const std::int64_t max_partials = below(2) == 0 ? kNoLimit : 1 + below(100);
-    plan.Build(s.Input(), block_size, max_partials);
-    ExpectSound(s, plan, max_partials);
+    const auto which = static_cast<std::size_t>(below(3));
+    plans[which].Build(s.Input(), block_size, max_partials);
+    ExpectSound(s, plans[which], max_partials, kQueries[which]);
     if (::testing::Test::HasFatalFailure()) return;
   }
 }
