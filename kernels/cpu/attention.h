@@ -56,6 +56,9 @@ struct AttentionPartialParams {
   float* partials = nullptr;
   std::int32_t first_token = 0;
   std::int64_t partial_query_stride = 0;  // floats from one token's entries to the next token's
+  // Keys of a block that the same thread reads next, so that they are asked for in time; null:
+  // unknown.
+  const std::byte* next_keys = nullptr;
 };
 using AttentionPartialFn = void (*)(const AttentionPartialParams&);
 

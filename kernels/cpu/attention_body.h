@@ -2,13 +2,16 @@
 // kernels/cpu/attention.h. Internal to kernels/cpu.
 //
 // A unit's query rows (query, head) are taken kAttentionRows at a time. For each batch the
-// partition is walked twice, keys then values, in tiles of kTile positions that are widened to f32
-// once and stay in the first-level cache; scores of the whole partition lie between the two walks.
-// Widening is exact and padding is zeros, so tiles change no bit.
+// partition is walked twice, keys then values; scores of the whole partition lie between the two
+// walks. For many rows that goes in tiles of kTile positions that are widened to f32 once and stay
+// in the first-level cache. Few rows (kDirectRows) take keys and values from the cache as they
+// are multiplied: to store a tile would take as long as to use it. Widening is exact and padding is
+// zeros, so neither changes a bit.
 #ifndef MILLRACE_KERNELS_CPU_ATTENTION_BODY_H_
 #define MILLRACE_KERNELS_CPU_ATTENTION_BODY_H_
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/exp_body.h"
@@ -22,6 +25,12 @@ inline constexpr int kTile = 32;
 inline constexpr int kMaxHeadDim = 256;
 // Not a power of two, so that rows do not compete for the same cache sets.
 inline constexpr int kScoreStride = kKvPartition + 16;
+
+// Up to so many rows do without a tile. Halves and floats are widened by one instruction, the
+// others by too many to do it twice.
+template <typename L, typename T>
+inline constexpr int kDirectRows =
+    std::is_same_v<T, HalfBits> || std::is_same_v<T, float> ? L::kDirectRows : 1;
 
 // About 440 KiB on the stack. Rows of q, o and tile are `dim` floats apart: head_dim rounded up to
 // 32, filled with zeros.
@@ -127,16 +136,22 @@ inline const std::byte* KvRow(const AttentionPartialParams& p, bool values, int 
   return rows + at % block_size * p.kv.layout.row_bytes();
 }
 
-// Where the row lies that is read kTile rows after this one: of the next tile, or of the first tile
-// of values. Blocks are short runs of memory, which the hardware's prefetcher does not follow.
+// Where the row lies that is read kTile rows after this one: of the next tile, of the first tile of
+// values, or of the next unit's keys. Blocks are short runs of memory, which the hardware's
+// prefetcher does not follow. Null: nothing, or nothing that is known.
 inline const std::byte* RowAhead(const AttentionPartialParams& p, bool values, int position,
                                  int positions) {
   if (position + kTile < positions) return KvRow(p, values, position + kTile);
-  return values || position % kTile >= positions ? nullptr : KvRow(p, true, position % kTile);
+  const int first = position % kTile;
+  if (!values) return first < positions ? KvRow(p, true, first) : nullptr;
+  const bool known = p.next_keys != nullptr && first < p.kv.layout.block_size;
+  return known ? p.next_keys + first * p.kv.layout.row_bytes() : nullptr;
 }
 
+// Into the second level: the first one's places for what is under way are needed by what is read
+// now.
 inline void PrefetchRow(const std::byte* row, std::int64_t bytes) {
-  for (std::int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at, 0, 3);
+  for (std::int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at, 0, 2);
 }
 
 // Widens positions [begin, begin + count) of the partition, keys or values, into the tile. Touches
@@ -163,10 +178,59 @@ void LoadTile(const AttentionPartialParams& p, int begin, int count, int positio
   }
 }
 
-// Dot products of kRows query rows with four keys of the tile; scores [kRows][4], kScoreStride
-// apart.
-template <typename L, int kRows>
-[[gnu::always_inline]] inline void ScoreBlock(const float* q, const float* keys, int head_dim,
+// Elements [i, i + 16) of a row of the cache.
+template <typename L, typename T>
+typename L::Reg WidenElements(const T* row, int i) {
+  return LoadElements<L>(row + i, 16);
+}
+template <typename L>
+typename L::Reg WidenElements(const BlockQ8_0* row, int i) {
+  const BlockQ8_0& block = row[i / 32];
+  return L::Mul(L::LoadInt8(block.q + i % 32), L::SetHalf(block.d));
+}
+
+// Where keys or values come from: rows of the tile, `dim` floats apart ...
+template <typename L>
+struct TileRows {
+  const float* tile;
+  int dim;
+
+  typename L::Reg Load(int row, int i) const { return L::Load(tile + row * dim + i); }
+  void Prefetch(int, int) const {}
+};
+
+// ... or of the cache itself. Rows that are read kTile positions later are asked for piece by piece
+// as these here are used, so that memory is busy all the time.
+template <typename L, typename T>
+struct CacheRows {
+  const std::byte* rows;
+  const std::byte* ahead;
+  std::int64_t row_bytes;
+
+  typename L::Reg Load(int row, int i) const {
+    return WidenElements<L>(reinterpret_cast<const T*>(rows + row * row_bytes), i);
+  }
+  // Asks for elements [i, i + 32) of a row ahead.
+  void Prefetch(int row, int i) const {
+    constexpr std::int64_t kBytes =
+        std::is_same_v<T, BlockQ8_0> ? sizeof(BlockQ8_0) : 32 * sizeof(T);
+    const std::byte* const at = ahead + row * row_bytes + i / 32 * kBytes;
+    PrefetchRow(at, kBytes);
+  }
+};
+
+// The rows from `position` on, and those that are read kTile positions later.
+template <typename L, typename T>
+CacheRows<L, T> RowsOfCache(const AttentionPartialParams& p, bool values, int position,
+                            int positions) {
+  const std::byte* const rows = KvRow(p, values, position);
+  const std::byte* const ahead = RowAhead(p, values, position, positions);
+  return {rows, ahead == nullptr ? rows : ahead, p.kv.layout.row_bytes()};
+}
+
+// Dot products of kRows query rows with four keys; scores [kRows][4], kScoreStride apart.
+template <typename L, int kRows, typename Rows>
+[[gnu::always_inline]] inline void ScoreBlock(const float* q, const Rows& keys, int head_dim,
                                               int dim, float* scores) {
   using Reg = typename L::Reg;
   Reg acc[kRows][4];
@@ -175,7 +239,7 @@ template <typename L, int kRows>
   }
   for (int i = 0; i < head_dim; i += 16) {
     Reg k[4];
-    for (int j = 0; j < 4; ++j) k[j] = L::Load(keys + j * dim + i);
+    for (int j = 0; j < 4; ++j) k[j] = keys.Load(j, i);
     for (int r = 0; r < kRows; ++r) {
       const Reg x = L::Load(q + r * dim + i);
       for (int j = 0; j < 4; ++j) acc[r][j] = L::Fma(x, k[j], acc[r][j]);
@@ -197,8 +261,8 @@ void ScoreRows(int row, int begin, int count, AttentionScratch* s) {
   const int seen = s->limit[row + kRows - 1] - begin;
   const int end = seen < count ? seen : count;
   for (int j = 0; j < end; j += 4) {
-    ScoreBlock<L, kRows>(s->q + row * s->dim, s->tile + j * s->dim, s->head_dim, s->dim,
-                         s->scores + row * kScoreStride + begin + j);
+    ScoreBlock<L, kRows>(s->q + row * s->dim, TileRows<L>{s->tile + j * s->dim, s->dim},
+                         s->head_dim, s->dim, s->scores + row * kScoreStride + begin + j);
   }
 }
 
@@ -238,10 +302,10 @@ void SoftmaxRow(float* row, int n, float scale, float* max_out, float* sum_out) 
   *sum_out = L::Sum(sum);
 }
 
-// o[r] += sum over tile positions [begin, end) of weights[r][j] * tile[j], for kRows rows; weights
-// are kScoreStride apart.
-template <typename L, int kRows>
-void AccumulateBlock(const float* weights, const float* tile, int begin, int end, int dim,
+// o[r] += sum over positions [begin, end) of weights[r][j] * values[j], for kRows rows; weights are
+// kScoreStride apart.
+template <typename L, int kRows, typename Rows>
+void AccumulateBlock(const float* weights, const Rows& values, int begin, int end, int dim,
                      float* o) {
   using Reg = typename L::Reg;
   constexpr int kVectors = L::kValueVectors;
@@ -251,8 +315,9 @@ void AccumulateBlock(const float* weights, const float* tile, int begin, int end
       for (int v = 0; v < kVectors; ++v) acc[r][v] = L::Load(o + r * dim + i + 16 * v);
     }
     for (int j = begin; j < end; ++j) {
+      if (i % 32 == 0) values.Prefetch(j, i);
       Reg value[kVectors];
-      for (int v = 0; v < kVectors; ++v) value[v] = L::Load(tile + j * dim + i + 16 * v);
+      for (int v = 0; v < kVectors; ++v) value[v] = values.Load(j, i + 16 * v);
       for (int r = 0; r < kRows; ++r) {
         const Reg weight = L::Set1(weights[r * kScoreStride + j]);
         for (int v = 0; v < kVectors; ++v) acc[r][v] = L::Fma(weight, value[v], acc[r][v]);
@@ -266,8 +331,8 @@ void AccumulateBlock(const float* weights, const float* tile, int begin, int end
 
 // Rows from `row` on, kRows at a time and the rest in halves. What only the later rows of a group
 // see follows row by row: a weight of 0 would not do, since an unseen value may be NaN.
-template <typename L, int kRows>
-void AccumulateRows(int row, int begin, int count, AttentionScratch* s) {
+template <typename L, int kRows, typename Rows>
+void AccumulateRows(int row, int begin, int count, const Rows& values, AttentionScratch* s) {
   for (; row + kRows <= s->num_rows; row += kRows) {
     const float* weights = s->scores + row * kScoreStride + begin;
     float* o = s->o + row * s->dim;
@@ -276,14 +341,14 @@ void AccumulateRows(int row, int begin, int count, AttentionScratch* s) {
       const int n = s->limit[row + r] - begin;
       seen[r] = n < 0 ? 0 : (n < count ? n : count);
     }
-    if (seen[0] > 0) AccumulateBlock<L, kRows>(weights, s->tile, 0, seen[0], s->dim, o);
+    if (seen[0] > 0) AccumulateBlock<L, kRows>(weights, values, 0, seen[0], s->dim, o);
     for (int r = 1; r < kRows; ++r) {
       if (seen[r] == seen[0]) continue;
-      AccumulateBlock<L, 1>(weights + r * kScoreStride, s->tile, seen[0], seen[r], s->dim,
+      AccumulateBlock<L, 1>(weights + r * kScoreStride, values, seen[0], seen[r], s->dim,
                             o + r * s->dim);
     }
   }
-  if constexpr (kRows > 1) AccumulateRows<L, kRows / 2>(row, begin, count, s);
+  if constexpr (kRows > 1) AccumulateRows<L, kRows / 2>(row, begin, count, values, s);
 }
 
 template <typename L, typename T>
@@ -292,7 +357,40 @@ void ComputeOutputs(const AttentionPartialParams& p, int positions, AttentionScr
   for (int begin = 0; begin < positions; begin += kTile) {
     const int count = positions - begin < kTile ? positions - begin : kTile;
     LoadTile<L, T, true>(p, begin, count, positions, s);
-    AccumulateRows<L, L::kValueRows>(0, begin, count, s);
+    AccumulateRows<L, L::kValueRows>(0, begin, count, TileRows<L>{s->tile, s->dim}, s);
+  }
+}
+
+// ComputeScores without a tile. Four keys that begin at a multiple of four lie in one block; scores
+// of those that no row sees are read by nobody.
+template <typename L, typename T>
+void ComputeScoresDirectly(const AttentionPartialParams& p, int positions, AttentionScratch* s) {
+  for (int begin = 0; begin < positions; begin += 4) {
+    const CacheRows<L, T> keys = RowsOfCache<L, T>(p, false, begin, positions);
+    for (int i = 0; i < s->head_dim; i += 32) {
+      for (int j = 0; j < 4; ++j) keys.Prefetch(j, i);
+    }
+    float* const scores = s->scores + begin;
+    int row = 0;
+    for (; row + L::kScoreRows <= s->num_rows; row += L::kScoreRows) {
+      ScoreBlock<L, L::kScoreRows>(s->q + row * s->dim, keys, s->head_dim, s->dim,
+                                   scores + row * kScoreStride);
+    }
+    for (; row < s->num_rows; ++row) {
+      ScoreBlock<L, 1>(s->q + row * s->dim, keys, s->head_dim, s->dim, scores + row * kScoreStride);
+    }
+  }
+}
+
+// ComputeOutputs without a tile, a run of rows within a block and within kTile at a time.
+template <typename L, typename T>
+void ComputeOutputsDirectly(const AttentionPartialParams& p, int positions, AttentionScratch* s) {
+  for (int i = 0; i < s->num_rows * s->dim; i += 16) L::Store(s->o + i, L::Set1(0.0F));
+  const int longest = p.kv.layout.block_size < kTile ? p.kv.layout.block_size : kTile;
+  for (int begin = 0; begin < positions; begin += longest) {
+    const int count = positions - begin < longest ? positions - begin : longest;
+    AccumulateRows<L, L::kValueRows>(0, begin, count, RowsOfCache<L, T>(p, true, begin, positions),
+                                     s);
   }
 }
 
@@ -321,11 +419,15 @@ void PartialUnit(const AttentionPartialParams& p) {
     s.num_rows = rows - first < kAttentionRows ? rows - first : kAttentionRows;
     LoadQueries<L>(p, first, &s);
     const int positions = s.limit[s.num_rows - 1];
-    ComputeScores<L, T>(p, positions, &s);
+    // Without a tile there is no room for padding.
+    const bool directly = s.num_rows <= kDirectRows<L, T> && s.head_dim == s.dim;
+    directly ? ComputeScoresDirectly<L, T>(p, positions, &s)
+             : ComputeScores<L, T>(p, positions, &s);
     for (int r = 0; r < s.num_rows; ++r) {
       SoftmaxRow<L>(s.scores + r * kScoreStride, s.limit[r], p.scale, &s.max[r], &s.sum[r]);
     }
-    ComputeOutputs<L, T>(p, positions, &s);
+    directly ? ComputeOutputsDirectly<L, T>(p, positions, &s)
+             : ComputeOutputs<L, T>(p, positions, &s);
     WritePartials<L>(p, first, s);
   }
 }

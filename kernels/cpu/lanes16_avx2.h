@@ -15,6 +15,7 @@ namespace millrace::cpu {
 struct LanesAvx2 {
   static constexpr Isa kIsa = Isa::kAvx2;
   static constexpr int kScoreRows = 1;
+  static constexpr int kDirectRows = 8;
   static constexpr int kValueRows = 4;
   static constexpr int kValueVectors = 1;
 

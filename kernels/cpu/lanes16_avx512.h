@@ -15,6 +15,7 @@ namespace millrace::cpu {
 struct LanesAvx512 {
   static constexpr Isa kIsa = Isa::kAvx512;
   static constexpr int kScoreRows = 4;
+  static constexpr int kDirectRows = 8;
   static constexpr int kValueRows = 8;
   static constexpr int kValueVectors = 2;
 

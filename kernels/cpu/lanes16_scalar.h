@@ -19,6 +19,8 @@ struct LanesScalar {
   static constexpr Isa kIsa = Isa::kScalar;
   // How many heads share a key, and rows and vectors share a value, in registers; speed alone.
   static constexpr int kScoreRows = 1;
+  // How many rows at most take halves and floats from the cache as they are multiplied, for speed.
+  static constexpr int kDirectRows = 1;
   static constexpr int kValueRows = 1;
   static constexpr int kValueVectors = 1;
 

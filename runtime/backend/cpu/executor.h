@@ -70,8 +70,12 @@ class Executor {
   void QkNormRope(std::int64_t token, const Weight* norm, std::int32_t heads, float* rows) const;
   void AppendToken(std::int64_t token, std::int32_t sequence, const KvLayerView& kv);
   KvLayerView KvLayer(std::int32_t layer) const;
+  // [blocks] of the unit's sequence.
+  const std::int32_t* BlockTable(const AttentionPlan::Unit& unit) const;
+  void AttendWave(const AttentionPlan::Wave& wave, const KvLayerView& kv);
+  // `next_keys` as AttentionPartialParams has it.
   void AttendUnit(const AttentionPlan::Unit& unit, const AttentionPlan::Wave& wave,
-                  std::int32_t kv_head, const KvLayerView& kv);
+                  std::int32_t kv_head, const KvLayerView& kv, const std::byte* next_keys);
   void MergePartials(std::int32_t token, const AttentionPlan::Wave& wave);
 
   struct FeedForward {

@@ -5,16 +5,20 @@
 
 namespace millrace::cpu {
 
+const std::int32_t* Executor::BlockTable(const AttentionPlan::Unit& unit) const {
+  return input_->block_table.data() +
+         input_->block_table_start[static_cast<std::size_t>(unit.sequence)];
+}
+
 void Executor::AttendUnit(const AttentionPlan::Unit& unit, const AttentionPlan::Wave& wave,
-                          std::int32_t kv_head, const KvLayerView& kv) {
+                          std::int32_t kv_head, const KvLayerView& kv, const std::byte* next_keys) {
   const std::int32_t group = dims_.num_heads / dims_.num_kv_heads;
   const std::int64_t entry = dims_.head_dim + 2;
   AttentionPartialParams params;
   params.kv = kv;
   params.kv_head = kv_head;
   params.group = group;
-  params.block_table = input_->block_table.data() +
-                       input_->block_table_start[static_cast<std::size_t>(unit.sequence)];
+  params.block_table = BlockTable(unit);
   params.partition = unit.partition;
   params.queries = attention_plan_.queries().data() + unit.begin;
   params.num_queries = unit.count;
@@ -29,6 +33,7 @@ void Executor::AttendUnit(const AttentionPlan::Unit& unit, const AttentionPlan::
   params.partials =
       buffers_->partials +
       (std::int64_t{unit.partition} * dims_.num_heads + std::int64_t{kv_head} * group) * entry;
+  params.next_keys = next_keys;
   attention_.partial(params);
 }
 
@@ -46,6 +51,38 @@ void Executor::MergePartials(std::int32_t token, const AttentionPlan::Wave& wave
 }
 
 // Who computes the last partial of a token merges them: no barrier stands between.
+void Executor::AttendWave(const AttentionPlan::Wave& wave, const KvLayerView& kv) {
+  // Task i is a unit for one kv head.
+  const auto unit_of = [&](std::int64_t i) -> const AttentionPlan::Unit& {
+    const auto at = wave.units_begin + static_cast<std::int32_t>(i / dims_.num_kv_heads);
+    return attention_plan_.units()[static_cast<std::size_t>(at)];
+  };
+  const auto head_of = [&](std::int64_t i) {
+    return static_cast<std::int32_t>(i % dims_.num_kv_heads);
+  };
+  const auto keys_of = [&](std::int64_t i) -> const std::byte* {
+    if (i < 0) return nullptr;
+    const std::int32_t block = unit_of(i).partition * (kKvPartition / kv.layout.block_size);
+    return kv.keys(BlockTable(unit_of(i))[block], head_of(i));
+  };
+  const auto attend = [&](std::int64_t i, std::int64_t next) {
+    const AttentionPlan::Unit& unit = unit_of(i);
+    AttendUnit(unit, wave, head_of(i), kv, keys_of(next));
+    for (std::int32_t q = unit.begin; q < unit.begin + unit.count; ++q) {
+      const std::int32_t token = attention_plan_.queries()[static_cast<std::size_t>(q)];
+      std::atomic<std::int32_t>& left = partials_left_[static_cast<std::size_t>(token)];
+      if (left.fetch_sub(1, std::memory_order_acq_rel) == 1) MergePartials(token, wave);
+    }
+  };
+  const std::int64_t tasks = std::int64_t{wave.units_end - wave.units_begin} * dims_.num_kv_heads;
+  // Who knows the next task has taken it: of few tasks, others would have none.
+  if (tasks >= threads_ * kTasksPerWorker) {
+    chain_.Run(AheadTaskList{tasks, attend, [](std::int64_t) { return [] {}; }});
+  } else {
+    chain_.Run(TaskList{tasks, [&](std::int64_t i, int) { attend(i, -1); }});
+  }
+}
+
 void Executor::operator()(const AttentionStage& stage) {
   const KvLayerView kv = KvLayer(stage.layer);
   for (const AttentionPlan::Wave& wave : attention_plan_.waves()) {
@@ -54,18 +91,7 @@ void Executor::operator()(const AttentionStage& stage) {
       partials_left_[static_cast<std::size_t>(t)].store(units * dims_.num_kv_heads,
                                                         std::memory_order_relaxed);
     }
-    const auto attend = [&](std::int64_t i, int) {
-      const auto at = wave.units_begin + static_cast<std::int32_t>(i / dims_.num_kv_heads);
-      const AttentionPlan::Unit& unit = attention_plan_.units()[static_cast<std::size_t>(at)];
-      AttendUnit(unit, wave, static_cast<std::int32_t>(i % dims_.num_kv_heads), kv);
-      for (std::int32_t q = unit.begin; q < unit.begin + unit.count; ++q) {
-        const std::int32_t token = attention_plan_.queries()[static_cast<std::size_t>(q)];
-        std::atomic<std::int32_t>& left = partials_left_[static_cast<std::size_t>(token)];
-        if (left.fetch_sub(1, std::memory_order_acq_rel) == 1) MergePartials(token, wave);
-      }
-    };
-    chain_.Run(
-        TaskList{std::int64_t{wave.units_end - wave.units_begin} * dims_.num_kv_heads, attend});
+    AttendWave(wave, kv);
   }
 }
 
