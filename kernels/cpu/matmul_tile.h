@@ -129,18 +129,18 @@ class StoredTile {
 template <typename V, typename Block>
 struct SuperBlockWalk {
   static constexpr int kGroup = V::kMaxColumns;
-  // Sub-blocks of 16 values keep more registers alive: beyond four columns they go through memory.
-  static constexpr int kDirectColumns =
+  // Sub-blocks of 16 values keep more registers alive: four columns at a time.
+  static constexpr int kDirectGroup =
       SuperBlockTraits<Block>::kSubBlocks == 16 && V::kDirectColumns > 4 ? 4 : V::kDirectColumns;
 
   static void Tile(const std::byte* weights, const std::byte* const* x, int columns,
                    const MatmulParams& p, const std::byte* next_tile, float* acc) {
     const StoredTile<V, Block> stored(weights, p.k / 256);
-    if constexpr (kDirectColumns > 0) {
-      if (columns <= kDirectColumns) {
+    if constexpr (V::kDirectColumns > 0) {
+      if (columns <= V::kDirectColumns) {
         // The same place of the next tile is asked for; of no next one, this one's.
         const StoredTile<V, Block> ahead(next_tile == nullptr ? weights : next_tile, p.k / 256);
-        ForHalvedGroups<kDirectColumns>(columns, 0, [&]<int kColumns>(int at) {
+        ForHalvedGroups<kDirectGroup>(columns, 0, [&]<int kColumns>(int at) {
           V::template MultiplyStored<Block, kColumns>(stored, ahead, p.k / 256, x + at,
                                                       acc + at * V::kRows);
         });

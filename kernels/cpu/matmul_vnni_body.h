@@ -3,7 +3,9 @@
 // policy of matmul_tile.h has beside the micro-kernels, V (vectors of bytes and words) and F (of
 // floats), and the operations below by name. Bounds of the int32 sums: scalar/matmul.cc; q + 128
 // adds less than a factor of two: 32 * 255 * 127 = 1.1e6 for Q8_0, 256 * 32 * 241 * 127 = 2.6e8 for
-// IQ4_XS. Internal to kernels/cpu.
+// IQ4_XS. Micro-kernels are functions of their own, with all that they call inlined: left to the
+// compiler that changes with every edit nearby, and a sum that is kept in memory halves the speed.
+// Internal to kernels/cpu.
 #ifndef MILLRACE_KERNELS_CPU_MATMUL_VNNI_BODY_H_
 #define MILLRACE_KERNELS_CPU_MATMUL_VNNI_BODY_H_
 
@@ -25,8 +27,9 @@ struct VnniLevel : R {
   using R::kRows;
 
   template <typename Block, int kColumns>
-  static void MultiplySuperBlock(const SuperBlockTile<VnniLevel>& tile, const std::byte* const* x,
-                                 std::int64_t x_offset, float* acc) {
+  [[gnu::noinline, gnu::flatten]] static void MultiplySuperBlock(
+      const SuperBlockTile<VnniLevel>& tile, const std::byte* const* x, std::int64_t x_offset,
+      float* acc) {
     const ActivationQ8x256* blocks[kColumns];
     V isum[kColumns];
 #pragma GCC unroll 8
@@ -46,9 +49,9 @@ struct VnniLevel : R {
   // addresses that are constants but for the block's: counting lines took a quarter of the
   // instructions.
   template <typename Block, int kColumns>
-  static void MultiplyStored(const StoredTile<VnniLevel, Block>& stored,
-                             const StoredTile<VnniLevel, Block>& ahead, std::int64_t num_blocks,
-                             const std::byte* const* x, float* acc) {
+  [[gnu::noinline, gnu::flatten]] static void MultiplyStored(
+      const StoredTile<VnniLevel, Block>& stored, const StoredTile<VnniLevel, Block>& ahead,
+      std::int64_t num_blocks, const std::byte* const* x, float* acc) {
     F sum[kColumns];
 #pragma GCC unroll 8
     for (int c = 0; c < kColumns; ++c) sum[c] = R::Set1(0.0F);
@@ -68,9 +71,9 @@ struct VnniLevel : R {
 
   // The same for blocks of 32 values.
   template <typename Block, int kColumns>
-  static void MultiplyStoredBlocks(const StoredTile<VnniLevel, Block>& stored,
-                                   const StoredTile<VnniLevel, Block>& ahead,
-                                   std::int64_t num_blocks, const std::byte* const* x, float* acc) {
+  [[gnu::noinline, gnu::flatten]] static void MultiplyStoredBlocks(
+      const StoredTile<VnniLevel, Block>& stored, const StoredTile<VnniLevel, Block>& ahead,
+      std::int64_t num_blocks, const std::byte* const* x, float* acc) {
     using Traits = BlockTraits<Block>;
     F sum[kColumns];
 #pragma GCC unroll 8
@@ -99,8 +102,9 @@ struct VnniLevel : R {
   }
 
   template <typename Block, int kColumns>
-  static void MultiplyBlocks(const BlocksTile<VnniLevel>& tile, int count,
-                             const std::byte* const* x, std::int64_t x_offset, float* acc) {
+  [[gnu::noinline, gnu::flatten]] static void MultiplyBlocks(const BlocksTile<VnniLevel>& tile,
+                                                             int count, const std::byte* const* x,
+                                                             std::int64_t x_offset, float* acc) {
     using Traits = BlockTraits<Block>;
     constexpr int kOffset = Traits::kSigned ? 128 : Traits::kOffset;
     F sum[kColumns];

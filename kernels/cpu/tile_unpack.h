@@ -143,7 +143,8 @@ inline const std::int16_t* Sums(const ActivationQ8x256& x, int pair) {
   return (kSubBlocks == 16 ? x.sums : x.pair_sums) + 2 * pair;
 }
 
-// f.operator()<0>(), ..., f.operator()<kCount - 1>().
+// f.operator()<0>(), ..., f.operator()<kCount - 1>(); f should be inlined by force, or a sink's
+// sums go through memory.
 template <int kCount, typename F>
 [[gnu::always_inline]] inline void Unrolled(F&& f) {
   [&]<int... kI>(std::integer_sequence<int, kI...>) { (f.template operator()<kI>(), ...); }
@@ -237,15 +238,15 @@ template <typename V, typename Sink>
                                               SuperBlockScales<V>& tile, Sink& sink) {
   using U = typename V::U;
   UnpackHeader<V>(stored, tile);
-  Unrolled<4>([&]<int kPair>() {
+  Unrolled<4>([&]<int kPair>() __attribute__((always_inline)) {
     U q[2][4];
-    Unrolled<2>([&]<int kHalf>() {
+    Unrolled<2>([&]<int kHalf>() __attribute__((always_inline)) {
       stored.Quad(4 + 8 * kPair + 4 * kHalf, q[kHalf]);
       U low[4];
       for (int i = 0; i < 4; ++i) low[i] = q[kHalf][i] & 0x0F0F0F0FU;
       sink.template Put<4 * kPair + kHalf>(low);
     });
-    Unrolled<2>([&]<int kHalf>() {
+    Unrolled<2>([&]<int kHalf>() __attribute__((always_inline)) {
       U high[4];
       for (int i = 0; i < 4; ++i) high[i] = (q[kHalf][i] >> 4) & 0x0F0F0F0FU;
       sink.template Put<4 * kPair + 2 + kHalf>(high);
@@ -258,10 +259,10 @@ template <typename V, typename Sink>
                                               SuperBlockScales<V>& tile, Sink& sink) {
   using U = typename V::U;
   UnpackHeader<V>(stored, tile);
-  Unrolled<4>([&]<int kPair>() {
+  Unrolled<4>([&]<int kPair>() __attribute__((always_inline)) {
     U q[2][4];
     U fifth[2][4];
-    Unrolled<2>([&]<int kHalf>() {
+    Unrolled<2>([&]<int kHalf>() __attribute__((always_inline)) {
       stored.Quad(4 + 4 * kHalf, fifth[kHalf]);
       stored.Quad(12 + 8 * kPair + 4 * kHalf, q[kHalf]);
       U low[4];
@@ -271,7 +272,7 @@ template <typename V, typename Sink>
       }
       sink.template Put<4 * kPair + kHalf>(low);
     });
-    Unrolled<2>([&]<int kHalf>() {
+    Unrolled<2>([&]<int kHalf>() __attribute__((always_inline)) {
       U high[4];
       for (int i = 0; i < 4; ++i) {
         high[i] = ((q[kHalf][i] >> 4) & 0x0F0F0F0FU) | ((fifth[kHalf][i] << 3) & 0x10101010U);
@@ -306,7 +307,8 @@ template <typename V, typename Sink>
   stored.Quad(Place(48), scales);
   PlaceSignedScales<V, 32>(scales, tile);
   StoreVector(tile.d, stored.Half());
-  Unrolled<4>([&]<int kPart>() {  // 16 of the 64 bytes of high pairs; two make a half
+  // A part is 16 of the 64 bytes of high pairs; two make a half.
+  Unrolled<4>([&]<int kPart>() __attribute__((always_inline)) {
     constexpr int kHalf = kPart / 2;
     constexpr int kFirst = 8 * kHalf + kPart % 2;
     U high[4];
@@ -341,10 +343,10 @@ template <typename V, typename Add, typename Sink>
 [[gnu::always_inline]] inline void UnpackPairQuads(const StoredBlock<V>& stored, int first,
                                                    const Add& add, Sink& sink) {
   using U = typename V::U;
-  Unrolled<4>([&]<int kPart>() {  // 16 bytes; two make a half
+  Unrolled<4>([&]<int kPart>() __attribute__((always_inline)) {  // 16 bytes; two make a half
     U q[4];
     stored.Quad(first + 4 * kPart, q);
-    Unrolled<4>([&]<int kPair>() {
+    Unrolled<4>([&]<int kPair>() __attribute__((always_inline)) {
       constexpr int kQuad = 8 * (kPart / 2) + 2 * kPair + kPart % 2;
       U quad[4];
       for (int i = 0; i < 4; ++i) {
@@ -420,7 +422,7 @@ template <typename V, typename Sink>
     StoreVector(tile.mins[pair], (factors[2 * pair] & 0xFFFFU) | (factors[2 * pair + 1] << 16));
   }
   StoreVector(tile.d, V::WidenHalves(header[0] & 0xFFFFU));
-  Unrolled<8>([&]<int kSubBlock>() {
+  Unrolled<8>([&]<int kSubBlock>() __attribute__((always_inline)) {
     U q[4];
     U quad[4];
     stored.Quad(2 + 4 * kSubBlock, q);
@@ -476,7 +478,7 @@ template <typename V, typename Sink>
 template <typename V, typename Sink>
 [[gnu::always_inline]] inline BlockScales<V> UnpackBlock(const BlockQ8_0*,
                                                          const StoredBlock<V>& stored, Sink& sink) {
-  Unrolled<2>([&]<int kQuad>() {
+  Unrolled<2>([&]<int kQuad>() __attribute__((always_inline)) {
     typename V::U q[4];
     stored.Quad(4 * kQuad, q);
     for (auto& register_of : q) register_of = PlaceSigned<V>(register_of);
