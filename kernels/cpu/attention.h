@@ -62,6 +62,12 @@ struct AttentionPartialParams {
 };
 using AttentionPartialFn = void (*)(const AttentionPartialParams&);
 
+// The same for all partitions that the queries see, one after the other and merged as they come:
+// what AttentionPartialFn and AttentionMergeFn give, to the bit, without partials in memory. Of
+// `params` partition and what describes partials are not looked at. REQUIRES: the queries are of
+// one sequence. out is laid out as q.
+using AttentionWholeFn = void (*)(const AttentionPartialParams& params, float* out);
+
 // Merges `num_partitions` partial entries of one query head, `stride` floats apart, in ascending
 // order; out is [head_dim].
 using AttentionMergeFn = void (*)(const float* partials, std::int64_t stride,
@@ -73,6 +79,7 @@ struct AttentionVariant {
   const char* name;
   KvAppendFn append;
   AttentionPartialFn partial;
+  AttentionWholeFn whole;
   AttentionMergeFn merge;
 };
 

@@ -1,5 +1,6 @@
 // Attention over the paged KV cache for any lanes type; the definition is in
-// kernels/cpu/attention.h. Internal to kernels/cpu.
+// kernels/cpu/attention.h. Internal to kernels/cpu; what is no template is static, so that every
+// level has its own copy.
 //
 // A unit's query rows (query, head) are taken kAttentionRows at a time. For each batch the
 // partition is walked twice, keys then values; scores of the whole partition lie between the two
@@ -114,21 +115,30 @@ void AppendRow(const KvLayerView& kv, std::int32_t block, std::int32_t head, std
   StoreRow<L>(value, kv.layout.head_dim, reinterpret_cast<T*>(kv.values(block, head) + at));
 }
 
-// Copies the batch's queries and works out what each of them sees.
+// The floats of a row (query and head) from q's first or from those of what is laid out as q.
+static inline std::int64_t QueryOffset(const AttentionPartialParams& p, int row) {
+  const std::int32_t token = p.queries[row / p.group];
+  return token * p.q_stride + std::int64_t{row % p.group} * p.kv.layout.head_dim;
+}
+
 template <typename L>
 void LoadQueries(const AttentionPartialParams& p, int first_row, AttentionScratch* s) {
   for (int r = 0; r < s->num_rows; ++r) {
+    WidenRow<L>(p.q + QueryOffset(p, first_row + r), s->head_dim, s->dim, s->q + r * s->dim);
+  }
+}
+
+// What each row of the batch sees of the partition.
+static inline void FindLimits(const AttentionPartialParams& p, int first_row, AttentionScratch* s) {
+  for (int r = 0; r < s->num_rows; ++r) {
     const std::int32_t token = p.queries[(first_row + r) / p.group];
-    const int head = (first_row + r) % p.group;
     const int seen = p.positions[token] - p.partition * kKvPartition + 1;
     s->limit[r] = seen < 0 ? 0 : (seen > kKvPartition ? kKvPartition : seen);
-    const float* q = p.q + token * p.q_stride + std::int64_t{head} * s->head_dim;
-    WidenRow<L>(q, s->head_dim, s->dim, s->q + r * s->dim);
   }
 }
 
 // The key or value row of a position of the partition; rows of a block follow each other.
-inline const std::byte* KvRow(const AttentionPartialParams& p, bool values, int position) {
+static inline const std::byte* KvRow(const AttentionPartialParams& p, bool values, int position) {
   const int at = p.partition * kKvPartition + position;
   const int block_size = p.kv.layout.block_size;
   const std::int32_t block = p.block_table[at / block_size];
@@ -139,8 +149,8 @@ inline const std::byte* KvRow(const AttentionPartialParams& p, bool values, int 
 // Where the row lies that is read kTile rows after this one: of the next tile, of the first tile of
 // values, or of the next unit's keys. Blocks are short runs of memory, which the hardware's
 // prefetcher does not follow. Null: nothing, or nothing that is known.
-inline const std::byte* RowAhead(const AttentionPartialParams& p, bool values, int position,
-                                 int positions) {
+static inline const std::byte* RowAhead(const AttentionPartialParams& p, bool values, int position,
+                                        int positions) {
   if (position + kTile < positions) return KvRow(p, values, position + kTile);
   const int first = position % kTile;
   if (!values) return first < positions ? KvRow(p, true, first) : nullptr;
@@ -148,10 +158,10 @@ inline const std::byte* RowAhead(const AttentionPartialParams& p, bool values, i
   return known ? p.next_keys + first * p.kv.layout.row_bytes() : nullptr;
 }
 
-// Into the second level: the first one's places for what is under way are needed by what is read
-// now.
-inline void PrefetchRow(const std::byte* row, std::int64_t bytes) {
-  for (std::int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at, 0, 2);
+// kLocality: 3 into the first level, 2 into the second.
+template <int kLocality>
+static void PrefetchRow(const std::byte* row, std::int64_t bytes) {
+  for (std::int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at, 0, kLocality);
 }
 
 // Widens positions [begin, begin + count) of the partition, keys or values, into the tile. Touches
@@ -170,7 +180,7 @@ void LoadTile(const AttentionPartialParams& p, int begin, int count, int positio
     const int in_block = block_size - position % block_size;
     const int run = in_block < count - done ? in_block : count - done;
     for (int i = 0; i < run; ++i) {
-      if (ahead != nullptr) PrefetchRow(ahead + i * row_bytes, row_bytes);
+      if (ahead != nullptr) PrefetchRow<3>(ahead + i * row_bytes, row_bytes);
       WidenRow<L>(reinterpret_cast<const T*>(row + i * row_bytes), s->head_dim, s->dim,
                   s->tile + (done + i) * s->dim);
     }
@@ -200,7 +210,8 @@ struct TileRows {
 };
 
 // ... or of the cache itself. Rows that are read kTile positions later are asked for piece by piece
-// as these here are used, so that memory is busy all the time.
+// as these here are used, so that memory is busy all the time; into the second level, since the
+// first one's places for what is under way are needed for what is read now.
 template <typename L, typename T>
 struct CacheRows {
   const std::byte* rows;
@@ -215,7 +226,7 @@ struct CacheRows {
     constexpr std::int64_t kBytes =
         std::is_same_v<T, BlockQ8_0> ? sizeof(BlockQ8_0) : 32 * sizeof(T);
     const std::byte* const at = ahead + row * row_bytes + i / 32 * kBytes;
-    PrefetchRow(at, kBytes);
+    PrefetchRow<2>(at, kBytes);
   }
 };
 
@@ -409,52 +420,107 @@ void WritePartials(const AttentionPartialParams& p, int first_row, const Attenti
   }
 }
 
-template <typename L, typename T>
-void PartialUnit(const AttentionPartialParams& p) {
-  AttentionScratch s;  // left uninitialised: each part is written before it is read
-  s.head_dim = p.kv.layout.head_dim;
-  s.dim = (s.head_dim + 31) / 32 * 32;
+// Calls f(first row) for the batches of the unit's rows, with their queries in the scratch.
+template <typename L, typename Function>
+void ForRowBatches(const AttentionPartialParams& p, AttentionScratch* s, const Function& f) {
+  s->head_dim = p.kv.layout.head_dim;
+  s->dim = (s->head_dim + 31) / 32 * 32;
   const int rows = p.num_queries * p.group;
   for (int first = 0; first < rows; first += kAttentionRows) {
-    s.num_rows = rows - first < kAttentionRows ? rows - first : kAttentionRows;
-    LoadQueries<L>(p, first, &s);
-    const int positions = s.limit[s.num_rows - 1];
-    // Without a tile there is no room for padding.
-    const bool directly = s.num_rows <= kDirectRows<L, T> && s.head_dim == s.dim;
-    directly ? ComputeScoresDirectly<L, T>(p, positions, &s)
-             : ComputeScores<L, T>(p, positions, &s);
-    for (int r = 0; r < s.num_rows; ++r) {
-      SoftmaxRow<L>(s.scores + r * kScoreStride, s.limit[r], p.scale, &s.max[r], &s.sum[r]);
-    }
-    directly ? ComputeOutputsDirectly<L, T>(p, positions, &s)
-             : ComputeOutputs<L, T>(p, positions, &s);
-    WritePartials<L>(p, first, s);
+    s->num_rows = rows - first < kAttentionRows ? rows - first : kAttentionRows;
+    LoadQueries<L>(p, first, s);
+    f(first);
   }
 }
 
-// An entry that saw nothing (sum 0) is passed over: its maximum is -infinity, and the difference of
-// two such would be NaN.
+// The batch's o, max and sum of the partition.
+template <typename L, typename T>
+void AttendPartition(const AttentionPartialParams& p, int first_row, AttentionScratch* s) {
+  FindLimits(p, first_row, s);
+  const int positions = s->limit[s->num_rows - 1];
+  // Without a tile there is no room for padding.
+  const bool directly = s->num_rows <= kDirectRows<L, T> && s->head_dim == s->dim;
+  directly ? ComputeScoresDirectly<L, T>(p, positions, s) : ComputeScores<L, T>(p, positions, s);
+  for (int r = 0; r < s->num_rows; ++r) {
+    SoftmaxRow<L>(s->scores + r * kScoreStride, s->limit[r], p.scale, &s->max[r], &s->sum[r]);
+  }
+  directly ? ComputeOutputsDirectly<L, T>(p, positions, s) : ComputeOutputs<L, T>(p, positions, s);
+}
+
+template <typename L, typename T>
+void PartialUnit(const AttentionPartialParams& p) {
+  AttentionScratch s;  // left uninitialised: each part is written before it is read
+  ForRowBatches<L>(p, &s, [&](int first) {
+    AttendPartition<L, T>(p, first, &s);
+    WritePartials<L>(p, first, s);
+  });
+}
+
+// What the partitions so far have in common; `out` is their sum of exp(s - max) * v.
+template <typename L>
+struct MergedRow {
+  float max = -__builtin_inff();
+  float sum = 0.0F;
+};
+
+// Adds a partition's o, max and sum. One that saw nothing (sum 0) is passed over: its maximum is
+// -infinity, and the difference of two such would be NaN.
+template <typename L>
+void MergeInto(const float* o, float max, float sum, std::int32_t head_dim, MergedRow<L>* merged,
+               float* out) {
+  if (sum == 0.0F) return;
+  const float old = merged->max;
+  merged->max = old > max ? old : max;
+  const float keep = ExpOne<L>(old - merged->max);
+  const float add = ExpOne<L>(max - merged->max);
+  merged->sum = L::Fma1(sum, add, merged->sum * keep);
+  for (int i = 0; i < head_dim; i += 16) {
+    const int n = head_dim - i;
+    const typename L::Reg kept = L::Mul(LoadElements<L>(out + i, n), L::Set1(keep));
+    StoreElements<L>(out + i, n, L::Fma(LoadElements<L>(o + i, n), L::Set1(add), kept));
+  }
+}
+
+static inline void SetToZero(float* row, std::int32_t n) {
+  for (int i = 0; i < n; ++i) row[i] = 0.0F;
+}
+static inline void Divide(float* row, std::int32_t n, float divisor) {
+  for (int i = 0; i < n; ++i) row[i] = row[i] / divisor;
+}
+
 template <typename L>
 void MergeRow(const float* partials, std::int64_t stride, std::int32_t num_partitions,
               std::int32_t head_dim, float* out) {
-  float max = -__builtin_inff();
-  float sum = 0.0F;
-  for (int i = 0; i < head_dim; ++i) out[i] = 0.0F;
+  MergedRow<L> merged;
+  SetToZero(out, head_dim);
   for (std::int32_t p = 0; p < num_partitions; ++p) {
     const float* entry = partials + p * stride;
-    if (entry[head_dim + 1] == 0.0F) continue;
-    const float old = max;
-    max = old > entry[head_dim] ? old : entry[head_dim];
-    const float keep = ExpOne<L>(old - max);
-    const float add = ExpOne<L>(entry[head_dim] - max);
-    sum = L::Fma1(entry[head_dim + 1], add, sum * keep);
-    for (int i = 0; i < head_dim; i += 16) {
-      const int n = head_dim - i;
-      const typename L::Reg kept = L::Mul(LoadElements<L>(out + i, n), L::Set1(keep));
-      StoreElements<L>(out + i, n, L::Fma(LoadElements<L>(entry + i, n), L::Set1(add), kept));
-    }
+    MergeInto<L>(entry, entry[head_dim], entry[head_dim + 1], head_dim, &merged, out);
   }
-  for (int i = 0; i < head_dim; ++i) out[i] = out[i] / sum;
+  Divide(out, head_dim, merged.sum);
+}
+
+template <typename L, typename T>
+void WholeUnit(const AttentionPartialParams& params, float* out) {
+  AttentionScratch s;  // left uninitialised: each part is written before it is read
+  AttentionPartialParams p = params;
+  ForRowBatches<L>(p, &s, [&](int first) {
+    MergedRow<L> merged[kAttentionRows];
+    const auto row = [&](int r) { return out + QueryOffset(p, first + r); };
+    for (int r = 0; r < s.num_rows; ++r) SetToZero(row(r), s.head_dim);
+    const std::int32_t last = p.queries[(first + s.num_rows - 1) / p.group];
+    const int partitions = static_cast<int>(NumPartitions(p.positions[last] + std::int64_t{1}));
+    for (p.partition = 0; p.partition < partitions; ++p.partition) {
+      const std::int32_t block = (p.partition + 1) * (kKvPartition / p.kv.layout.block_size);
+      p.next_keys = p.partition + 1 < partitions ? p.kv.keys(p.block_table[block], p.kv_head)
+                                                 : params.next_keys;
+      AttendPartition<L, T>(p, first, &s);
+      for (int r = 0; r < s.num_rows; ++r) {
+        MergeInto<L>(s.o + r * s.dim, s.max[r], s.sum[r], s.head_dim, &merged[r], row(r));
+      }
+    }
+    for (int r = 0; r < s.num_rows; ++r) Divide(row(r), s.head_dim, merged[r].sum);
+  });
 }
 
 }  // namespace millrace::cpu

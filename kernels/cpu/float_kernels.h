@@ -30,9 +30,13 @@ void KvAppendQ8_0(const KvLayerView& kv, std::int32_t block, std::int32_t head, 
 void KvAppendFp8(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
                  const float* key, const float* value);
 void AttentionPartialF16(const AttentionPartialParams& params);
+void AttentionWholeF16(const AttentionPartialParams& params, float* out);
 void AttentionPartialF32(const AttentionPartialParams& params);
+void AttentionWholeF32(const AttentionPartialParams& params, float* out);
 void AttentionPartialQ8_0(const AttentionPartialParams& params);
+void AttentionWholeQ8_0(const AttentionPartialParams& params, float* out);
 void AttentionPartialFp8(const AttentionPartialParams& params);
+void AttentionWholeFp8(const AttentionPartialParams& params, float* out);
 void AttentionMerge(const float* partials, std::int64_t stride, std::int32_t num_partitions,
                     std::int32_t head_dim, float* out);
 void ExpArray(const float* x, std::int64_t n, float* y);
@@ -57,9 +61,13 @@ void KvAppendQ8_0(const KvLayerView& kv, std::int32_t block, std::int32_t head, 
 void KvAppendFp8(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
                  const float* key, const float* value);
 void AttentionPartialF16(const AttentionPartialParams& params);
+void AttentionWholeF16(const AttentionPartialParams& params, float* out);
 void AttentionPartialF32(const AttentionPartialParams& params);
+void AttentionWholeF32(const AttentionPartialParams& params, float* out);
 void AttentionPartialQ8_0(const AttentionPartialParams& params);
+void AttentionWholeQ8_0(const AttentionPartialParams& params, float* out);
 void AttentionPartialFp8(const AttentionPartialParams& params);
+void AttentionWholeFp8(const AttentionPartialParams& params, float* out);
 void AttentionMerge(const float* partials, std::int64_t stride, std::int32_t num_partitions,
                     std::int32_t head_dim, float* out);
 void ExpArray(const float* x, std::int64_t n, float* y);
@@ -84,9 +92,13 @@ void KvAppendQ8_0(const KvLayerView& kv, std::int32_t block, std::int32_t head, 
 void KvAppendFp8(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
                  const float* key, const float* value);
 void AttentionPartialF16(const AttentionPartialParams& params);
+void AttentionWholeF16(const AttentionPartialParams& params, float* out);
 void AttentionPartialF32(const AttentionPartialParams& params);
+void AttentionWholeF32(const AttentionPartialParams& params, float* out);
 void AttentionPartialQ8_0(const AttentionPartialParams& params);
+void AttentionWholeQ8_0(const AttentionPartialParams& params, float* out);
 void AttentionPartialFp8(const AttentionPartialParams& params);
+void AttentionWholeFp8(const AttentionPartialParams& params, float* out);
 void AttentionMerge(const float* partials, std::int64_t stride, std::int32_t num_partitions,
                     std::int32_t head_dim, float* out);
 void ExpArray(const float* x, std::int64_t n, float* y);

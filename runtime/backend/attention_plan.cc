@@ -39,6 +39,7 @@ void AttentionPlan::Reserve(const BackendLimits& limits) {
   const std::size_t tiles = tokens / static_cast<std::size_t>(max_queries_) + 2 * sequences;
   waves_.reserve(16);
   units_.reserve(std::min(tiles * partitions, kReserved));
+  runs_.reserve(tiles);
   queries_.reserve(std::min(tokens + sequences * partitions, kReserved));
   units_of_token_.reserve(tokens);
   sequence_of_.reserve(tokens);
@@ -56,6 +57,7 @@ void AttentionPlan::Build(const StepInput& input, std::int32_t block_size,
   block_size_ = block_size;
   waves_.clear();
   units_.clear();
+  runs_.clear();
   queries_.clear();
   const auto tokens = static_cast<std::int32_t>(input.positions.size());
   units_of_token_.assign(input.positions.size(), 0);
@@ -74,9 +76,15 @@ void AttentionPlan::Build(const StepInput& input, std::int32_t block_size,
       partitions = more;
     }
     const auto units_begin = static_cast<std::int32_t>(units_.size());
+    const auto runs_begin = static_cast<std::int32_t>(runs_.size());
     BuildWave(begin, end);
-    waves_.push_back({begin, end, units_begin, static_cast<std::int32_t>(units_.size()),
-                      static_cast<std::int32_t>(partitions)});
+    waves_.push_back({.tokens_begin = begin,
+                      .tokens_end = end,
+                      .units_begin = units_begin,
+                      .units_end = static_cast<std::int32_t>(units_.size()),
+                      .partitions = static_cast<std::int32_t>(partitions),
+                      .runs_begin = runs_begin,
+                      .runs_end = static_cast<std::int32_t>(runs_.size())});
     begin = end;
   }
   input_ = nullptr;
@@ -105,12 +113,20 @@ void AttentionPlan::FindSharers() {
 void AttentionPlan::BuildWave(std::int32_t begin, std::int32_t end) {
   CutTiles(begin, end);
   ShareTiles();
+  const bool alone =
+      std::all_of(tiles_.begin(), tiles_.end(), [](const Tile& tile) { return tile.shared == 0; });
   for (const Tile& tile : tiles_) {
-    const auto at = static_cast<std::int32_t>(queries_.size());
-    for (std::int32_t i = 0; i < tile.count; ++i) queries_.push_back(tile.first + i);
-    for (std::int32_t partition = tile.shared; partition < tile.seen; ++partition) {
-      AddUnit(partition, tile.sequence, at, tile.count);
-    }
+    const auto units_begin = static_cast<std::int32_t>(units_.size());
+    AddTile(tile);
+    if (alone) runs_.push_back({units_begin, static_cast<std::int32_t>(units_.size())});
+  }
+}
+
+void AttentionPlan::AddTile(const Tile& tile) {
+  const auto at = static_cast<std::int32_t>(queries_.size());
+  for (std::int32_t i = 0; i < tile.count; ++i) queries_.push_back(tile.first + i);
+  for (std::int32_t partition = tile.shared; partition < tile.seen; ++partition) {
+    AddUnit(partition, tile.sequence, at, tile.count);
   }
 }
 

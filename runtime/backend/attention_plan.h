@@ -30,11 +30,16 @@ class AttentionPlan {
     std::int32_t begin;     // queries [begin, begin + count) of queries()
     std::int32_t count;     // 1 ... max_queries
   };
+  // Units of the same queries, partition 0 and all that follow it.
+  struct Run {
+    std::int32_t units_begin, units_end;
+  };
   // Tokens whose partials fit into memory together.
   struct Wave {
     std::int32_t tokens_begin, tokens_end;
     std::int32_t units_begin, units_end;
-    std::int32_t partitions;  // of the token that sees most
+    std::int32_t partitions;            // of the token that sees most
+    std::int32_t runs_begin, runs_end;  // all units, or none where sequences share some
   };
 
   // Units have up to `max_queries` queries: as many as the device's kernel serves with keys and
@@ -50,6 +55,7 @@ class AttentionPlan {
 
   std::span<const Wave> waves() const { return waves_; }
   std::span<const Unit> units() const { return units_; }
+  std::span<const Run> runs() const { return runs_; }
   // Tokens of the step; within a unit the positions that they see of it do not descend.
   std::span<const std::int32_t> queries() const { return queries_; }
   // The sequence of a token.
@@ -71,6 +77,8 @@ class AttentionPlan {
 
   void FindSharers();
   void BuildWave(std::int32_t begin, std::int32_t end);
+  // Units of what a tile does not share.
+  void AddTile(const Tile& tile);
   void CutTiles(std::int32_t begin, std::int32_t end);
   // Units of tiles that share partitions, from the first partition on.
   void ShareTiles();
@@ -88,6 +96,7 @@ class AttentionPlan {
   std::int32_t block_size_ = 0;
   std::vector<Wave> waves_;
   std::vector<Unit> units_;
+  std::vector<Run> runs_;
   std::vector<std::int32_t> queries_;
   std::vector<std::int32_t> units_of_token_;
   std::vector<std::int32_t> sequence_of_;  // [T]

@@ -89,6 +89,34 @@ class Cache {
   std::vector<std::int32_t> table_;
 };
 
+// The same as Attend by AttentionWholeFn.
+std::vector<float> AttendWhole(const Problem& problem, const Cache& cache,
+                               const AttentionVariant& variant, std::int32_t first,
+                               std::int32_t count) {
+  const auto row = static_cast<std::size_t>(problem.heads() * problem.head_dim);
+  std::vector<float> out(static_cast<std::size_t>(problem.context) * row, testing::kNan);
+  std::vector<std::int32_t> positions(static_cast<std::size_t>(problem.context));
+  std::iota(positions.begin(), positions.end(), 0);
+  for (std::int32_t head = 0; head < problem.kv_heads; ++head) {
+    AttentionPartialParams params;
+    params.kv = cache.view();
+    params.kv_head = head;
+    params.group = problem.group;
+    params.block_table = cache.table();
+    params.positions = positions.data();
+    params.queries = positions.data() + first;
+    params.num_queries = count;
+    params.q = problem.Query(0, head * problem.group);
+    params.q_stride = std::int64_t{problem.heads()} * problem.head_dim;
+    params.scale = 1.0F / std::sqrt(static_cast<float>(problem.head_dim));
+    params.next_keys = cache.view().keys(cache.table()[0], head);
+    variant.whole(params, out.data() + std::int64_t{head} * problem.group * problem.head_dim);
+  }
+  const auto begin =
+      out.begin() + static_cast<std::ptrdiff_t>(first) * static_cast<std::ptrdiff_t>(row);
+  return {begin, begin + static_cast<std::ptrdiff_t>(count) * static_cast<std::ptrdiff_t>(row)};
+}
+
 // Queries first .. first + count - 1 of all heads: [count][heads][head_dim].
 std::vector<float> Attend(const Problem& problem, const Cache& cache,
                           const AttentionVariant& variant, std::int32_t first, std::int32_t count) {
@@ -239,6 +267,7 @@ TEST_P(AttentionOfType, GivesTheSameBitsOnEveryLevelAndStaysNearTheTruth) {
       SCOPED_TRACE(variant.name);
       const Cache own(problem, 32, GetParam(), variant, &random);
       testing::ExpectSameBits(Attend(problem, own, variant, first, count), expected);
+      testing::ExpectSameBits(AttendWhole(problem, own, variant, first, count), expected);
     }
   }
 }
@@ -259,6 +288,7 @@ TEST_P(AttentionOfType, DoesNotDependOnBlocksTheirOrderOrTheChunk) {
     for (const std::int32_t block_size : {16, 32, 64}) {
       const Cache cache(problem, block_size, GetParam(), variant, &random);
       testing::ExpectSameBits(Attend(problem, cache, variant, first, count), expected);
+      testing::ExpectSameBits(AttendWhole(problem, cache, variant, first, count), expected);
       for (const std::int32_t at : {240, 255, 256, 257, 511, 512, 529}) {
         const auto offset = static_cast<std::size_t>(at - first) * row;
         // One query and two, of which the first may see less of a partition or nothing.

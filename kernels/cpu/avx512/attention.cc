@@ -41,6 +41,22 @@ void AttentionPartialFp8(const AttentionPartialParams& params) {
   PartialUnit<LanesAvx512, Fp8>(params);
 }
 
+void AttentionWholeF16(const AttentionPartialParams& params, float* out) {
+  WholeUnit<LanesAvx512, HalfBits>(params, out);
+}
+
+void AttentionWholeF32(const AttentionPartialParams& params, float* out) {
+  WholeUnit<LanesAvx512, float>(params, out);
+}
+
+void AttentionWholeQ8_0(const AttentionPartialParams& params, float* out) {
+  WholeUnit<LanesAvx512, BlockQ8_0>(params, out);
+}
+
+void AttentionWholeFp8(const AttentionPartialParams& params, float* out) {
+  WholeUnit<LanesAvx512, Fp8>(params, out);
+}
+
 void AttentionMerge(const float* partials, std::int64_t stride, std::int32_t num_partitions,
                     std::int32_t head_dim, float* out) {
   MergeRow<LanesAvx512>(partials, stride, num_partitions, head_dim, out);

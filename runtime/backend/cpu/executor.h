@@ -72,8 +72,15 @@ class Executor {
   KvLayerView KvLayer(std::int32_t layer) const;
   // [blocks] of the unit's sequence.
   const std::int32_t* BlockTable(const AttentionPlan::Unit& unit) const;
-  void AttendWave(const AttentionPlan::Wave& wave, const KvLayerView& kv);
-  // `next_keys` as AttentionPartialParams has it.
+  const std::byte* KeysOf(const AttentionPlan::Unit& unit, std::int32_t kv_head,
+                          const KvLayerView& kv) const;
+  // A wave whose units are tasks of their own, and one whose runs are.
+  void AttendUnits(const AttentionPlan::Wave& wave, const KvLayerView& kv);
+  void AttendRuns(const AttentionPlan::Wave& wave, const KvLayerView& kv);
+  bool RunsAreFineEnough(const AttentionPlan::Wave& wave) const;
+  // What units and runs have in common. `next_keys` as AttentionPartialParams has it.
+  AttentionPartialParams AttentionOf(const AttentionPlan::Unit& unit, std::int32_t kv_head,
+                                     const KvLayerView& kv, const std::byte* next_keys) const;
   void AttendUnit(const AttentionPlan::Unit& unit, const AttentionPlan::Wave& wave,
                   std::int32_t kv_head, const KvLayerView& kv, const std::byte* next_keys);
   void MergePartials(std::int32_t token, const AttentionPlan::Wave& wave);

@@ -1,39 +1,61 @@
-// The executor's attention: units of the step's plan, and the merge of their partials.
+// The executor's attention: units of the step's plan and the merge of their partials, or runs of
+// units that need neither.
+#include <algorithm>
 #include <cmath>
 
 #include "runtime/backend/cpu/executor.h"
 
 namespace millrace::cpu {
+namespace {
+
+// Runs that a worker has at least, in work of the longest, so that all end at about the same time.
+constexpr std::int64_t kRunsPerWorker = 16;
+
+constexpr auto kAskForNothing = [](std::int64_t) { return [] {}; };
+
+}  // namespace
 
 const std::int32_t* Executor::BlockTable(const AttentionPlan::Unit& unit) const {
   return input_->block_table.data() +
          input_->block_table_start[static_cast<std::size_t>(unit.sequence)];
 }
 
-void Executor::AttendUnit(const AttentionPlan::Unit& unit, const AttentionPlan::Wave& wave,
-                          std::int32_t kv_head, const KvLayerView& kv, const std::byte* next_keys) {
-  const std::int32_t group = dims_.num_heads / dims_.num_kv_heads;
-  const std::int64_t entry = dims_.head_dim + 2;
+const std::byte* Executor::KeysOf(const AttentionPlan::Unit& unit, std::int32_t kv_head,
+                                  const KvLayerView& kv) const {
+  const std::int32_t first_block = unit.partition * (kKvPartition / kv.layout.block_size);
+  return kv.keys(BlockTable(unit)[first_block], kv_head);
+}
+
+AttentionPartialParams Executor::AttentionOf(const AttentionPlan::Unit& unit, std::int32_t kv_head,
+                                             const KvLayerView& kv,
+                                             const std::byte* next_keys) const {
   AttentionPartialParams params;
   params.kv = kv;
   params.kv_head = kv_head;
-  params.group = group;
+  params.group = dims_.num_heads / dims_.num_kv_heads;
   params.block_table = BlockTable(unit);
-  params.partition = unit.partition;
   params.queries = attention_plan_.queries().data() + unit.begin;
   params.num_queries = unit.count;
   params.positions = input_->positions.data();
   params.q_stride = std::int64_t{dims_.num_heads} * dims_.head_dim;
-  params.q = buffers_->q + std::int64_t{kv_head} * group * dims_.head_dim;
+  params.q = buffers_->q + std::int64_t{kv_head} * params.group * dims_.head_dim;
   params.scale = 1.0F / std::sqrt(static_cast<float>(dims_.head_dim));
+  params.next_keys = next_keys;
+  return params;
+}
+
+void Executor::AttendUnit(const AttentionPlan::Unit& unit, const AttentionPlan::Wave& wave,
+                          std::int32_t kv_head, const KvLayerView& kv, const std::byte* next_keys) {
+  const std::int64_t entry = dims_.head_dim + 2;
+  AttentionPartialParams params = AttentionOf(unit, kv_head, kv, next_keys);
+  params.partition = unit.partition;
   // Partials lie as [token of the wave][partition][head][head_dim + 2]: the kernel writes its
   // group's entries one after another.
   params.first_token = wave.tokens_begin;
   params.partial_query_stride = wave.partitions * dims_.num_heads * entry;
-  params.partials =
-      buffers_->partials +
-      (std::int64_t{unit.partition} * dims_.num_heads + std::int64_t{kv_head} * group) * entry;
-  params.next_keys = next_keys;
+  params.partials = buffers_->partials + (std::int64_t{unit.partition} * dims_.num_heads +
+                                          std::int64_t{kv_head} * params.group) *
+                                             entry;
   attention_.partial(params);
 }
 
@@ -51,23 +73,23 @@ void Executor::MergePartials(std::int32_t token, const AttentionPlan::Wave& wave
 }
 
 // Who computes the last partial of a token merges them: no barrier stands between.
-void Executor::AttendWave(const AttentionPlan::Wave& wave, const KvLayerView& kv) {
-  // Task i is a unit for one kv head.
-  const auto unit_of = [&](std::int64_t i) -> const AttentionPlan::Unit& {
-    const auto at = wave.units_begin + static_cast<std::int32_t>(i / dims_.num_kv_heads);
+void Executor::AttendUnits(const AttentionPlan::Wave& wave, const KvLayerView& kv) {
+  for (std::int32_t t = wave.tokens_begin; t < wave.tokens_end; ++t) {
+    const std::int32_t units = attention_plan_.units_of_token()[static_cast<std::size_t>(t)];
+    partials_left_[static_cast<std::size_t>(t)].store(units * dims_.num_kv_heads,
+                                                      std::memory_order_relaxed);
+  }
+  const auto unit_of = [&](std::int64_t task) -> const AttentionPlan::Unit& {
+    const auto at = wave.units_begin + static_cast<std::int32_t>(task / dims_.num_kv_heads);
     return attention_plan_.units()[static_cast<std::size_t>(at)];
   };
-  const auto head_of = [&](std::int64_t i) {
-    return static_cast<std::int32_t>(i % dims_.num_kv_heads);
+  const auto head_of = [&](std::int64_t task) {
+    return static_cast<std::int32_t>(task % dims_.num_kv_heads);
   };
-  const auto keys_of = [&](std::int64_t i) -> const std::byte* {
-    if (i < 0) return nullptr;
-    const std::int32_t block = unit_of(i).partition * (kKvPartition / kv.layout.block_size);
-    return kv.keys(BlockTable(unit_of(i))[block], head_of(i));
-  };
-  const auto attend = [&](std::int64_t i, std::int64_t next) {
-    const AttentionPlan::Unit& unit = unit_of(i);
-    AttendUnit(unit, wave, head_of(i), kv, keys_of(next));
+  const auto attend = [&](std::int64_t task, std::int64_t next) {
+    const AttentionPlan::Unit& unit = unit_of(task);
+    AttendUnit(unit, wave, head_of(task), kv,
+               next < 0 ? nullptr : KeysOf(unit_of(next), head_of(next), kv));
     for (std::int32_t q = unit.begin; q < unit.begin + unit.count; ++q) {
       const std::int32_t token = attention_plan_.queries()[static_cast<std::size_t>(q)];
       std::atomic<std::int32_t>& left = partials_left_[static_cast<std::size_t>(token)];
@@ -77,21 +99,43 @@ void Executor::AttendWave(const AttentionPlan::Wave& wave, const KvLayerView& kv
   const std::int64_t tasks = std::int64_t{wave.units_end - wave.units_begin} * dims_.num_kv_heads;
   // Who knows the next task has taken it: of few tasks, others would have none.
   if (tasks >= threads_ * kTasksPerWorker) {
-    chain_.Run(AheadTaskList{tasks, attend, [](std::int64_t) { return [] {}; }});
+    chain_.Run(AheadTaskList{tasks, attend, kAskForNothing});
   } else {
-    chain_.Run(TaskList{tasks, [&](std::int64_t i, int) { attend(i, -1); }});
+    chain_.Run(TaskList{tasks, [&](std::int64_t task, int) { attend(task, -1); }});
   }
+}
+
+bool Executor::RunsAreFineEnough(const AttentionPlan::Wave& wave) const {
+  const std::int64_t units = std::int64_t{wave.units_end - wave.units_begin} * dims_.num_kv_heads;
+  return wave.runs_begin < wave.runs_end &&
+         std::int64_t{wave.partitions} * threads_ * kRunsPerWorker <= units;
+}
+
+void Executor::AttendRuns(const AttentionPlan::Wave& wave, const KvLayerView& kv) {
+  const auto first_unit = [&](std::int64_t task) -> const AttentionPlan::Unit& {
+    const auto run = wave.runs_begin + static_cast<std::int32_t>(task / dims_.num_kv_heads);
+    const auto at = attention_plan_.runs()[static_cast<std::size_t>(run)].units_begin;
+    return attention_plan_.units()[static_cast<std::size_t>(at)];
+  };
+  const auto head_of = [&](std::int64_t task) {
+    return static_cast<std::int32_t>(task % dims_.num_kv_heads);
+  };
+  const auto attend = [&](std::int64_t task, std::int64_t next) {
+    const std::int32_t kv_head = head_of(task);
+    const AttentionPartialParams params =
+        AttentionOf(first_unit(task), kv_head, kv,
+                    next < 0 ? nullptr : KeysOf(first_unit(next), head_of(next), kv));
+    attention_.whole(params,
+                     buffers_->attended + std::int64_t{kv_head} * params.group * dims_.head_dim);
+  };
+  chain_.Run(AheadTaskList{std::int64_t{wave.runs_end - wave.runs_begin} * dims_.num_kv_heads,
+                           attend, kAskForNothing});
 }
 
 void Executor::operator()(const AttentionStage& stage) {
   const KvLayerView kv = KvLayer(stage.layer);
   for (const AttentionPlan::Wave& wave : attention_plan_.waves()) {
-    for (std::int32_t t = wave.tokens_begin; t < wave.tokens_end; ++t) {
-      const std::int32_t units = attention_plan_.units_of_token()[static_cast<std::size_t>(t)];
-      partials_left_[static_cast<std::size_t>(t)].store(units * dims_.num_kv_heads,
-                                                        std::memory_order_relaxed);
-    }
-    AttendWave(wave, kv);
+    RunsAreFineEnough(wave) ? AttendRuns(wave, kv) : AttendUnits(wave, kv);
   }
 }
 

@@ -97,6 +97,25 @@ void ExpectUnitIsSound(const Sequences& s, const AttentionPlan& plan,
   }
 }
 
+// A run has the units of its queries from partition 0 on, and all runs have all units.
+void ExpectRunsAreSound(const AttentionPlan& plan, const AttentionPlan::Wave& wave) {
+  if (wave.runs_begin == wave.runs_end) return;
+  std::int32_t at = wave.units_begin;
+  for (std::int32_t r = wave.runs_begin; r < wave.runs_end; ++r) {
+    const AttentionPlan::Run& run = plan.runs()[static_cast<std::size_t>(r)];
+    ASSERT_EQ(run.units_begin, at);
+    const AttentionPlan::Unit& first = plan.units()[static_cast<std::size_t>(at)];
+    for (std::int32_t partition = 0; at < run.units_end; ++at, ++partition) {
+      const AttentionPlan::Unit& unit = plan.units()[static_cast<std::size_t>(at)];
+      ASSERT_EQ(unit.partition, partition);
+      ASSERT_EQ(unit.begin, first.begin);
+      ASSERT_EQ(unit.count, first.count);
+      ASSERT_EQ(unit.sequence, first.sequence);
+    }
+  }
+  ASSERT_EQ(at, wave.units_end);
+}
+
 void ExpectSound(const Sequences& s, const AttentionPlan& plan, std::int64_t max_partials,
                  std::int32_t max_queries) {
   std::map<std::pair<std::int32_t, std::int32_t>, int> partials;  // of token and partition
@@ -124,6 +143,9 @@ void ExpectSound(const Sequences& s, const AttentionPlan& plan, std::int64_t max
     }
   }
   ASSERT_EQ(token, s.tokens());
+  for (const AttentionPlan::Wave& wave : plan.waves()) {
+    ASSERT_NO_FATAL_FAILURE(ExpectRunsAreSound(plan, wave));
+  }
   for (std::int32_t t = 0; t < s.tokens(); ++t) {
     for (std::int32_t p = 0; p * kKvPartition <= s.position(t); ++p) {
       ASSERT_EQ((partials[{t, p}]), 1) << "token " << t << " partition " << p;
@@ -182,6 +204,17 @@ TEST(AttentionPlan, CutsIntoTilesOfAsManyQueriesAsTheDeviceTakes) {
   s.Add(300, 40);
   EXPECT_EQ(Plan(s, 32, 32).units().size(), 2U * 2U);
   EXPECT_EQ(Plan(s, 32, 1).units().size(), 40U * 2U);
+}
+
+TEST(AttentionPlan, HasRunsWhereNothingIsShared) {
+  Sequences alone(32);
+  alone.Add(300, 40);
+  alone.Add(1100, 1);
+  EXPECT_EQ(Plan(alone, 32).runs().size(), 3U + 1U);
+  Sequences shared(32);
+  shared.Add(600, 1);
+  shared.Add(600, 1, 512);
+  EXPECT_EQ(Plan(shared, 32).runs().size(), 0U);
 }
 
 TEST(AttentionPlan, LetsMoreThanOneUnitOfQueriesShare) {
