@@ -33,7 +33,7 @@ template <typename L, typename T>
 inline constexpr int kDirectRows =
     std::is_same_v<T, HalfBits> || std::is_same_v<T, float> ? L::kDirectRows : 1;
 
-// About 440 KiB on the stack. Rows of q, o and tile are `dim` floats apart: head_dim rounded up to
+// About 426 KiB on the stack. Rows of q, o and tile are `dim` floats apart: head_dim rounded up to
 // 32, filled with zeros.
 struct AttentionScratch {
   alignas(64) float q[kAttentionRows * kMaxHeadDim];

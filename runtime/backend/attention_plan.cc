@@ -84,7 +84,10 @@ void AttentionPlan::Build(const StepInput& input, std::int32_t block_size,
                       .units_end = static_cast<std::int32_t>(units_.size()),
                       .partitions = static_cast<std::int32_t>(partitions),
                       .runs_begin = runs_begin,
-                      .runs_end = static_cast<std::int32_t>(runs_.size())});
+                      .runs_end = static_cast<std::int32_t>(runs_.size()),
+                      .work = 0,
+                      .longest_run = 0});
+    MeasureWave(&waves_.back());
     begin = end;
   }
   input_ = nullptr;
@@ -127,6 +130,19 @@ void AttentionPlan::AddTile(const Tile& tile) {
   for (std::int32_t i = 0; i < tile.count; ++i) queries_.push_back(tile.first + i);
   for (std::int32_t partition = tile.shared; partition < tile.seen; ++partition) {
     AddUnit(partition, tile.sequence, at, tile.count);
+  }
+}
+
+void AttentionPlan::MeasureWave(Wave* wave) const {
+  const auto work = [this](std::int32_t begin, std::int32_t end) {
+    std::int64_t queries = 0;
+    for (std::int32_t u = begin; u < end; ++u) queries += At(units_, u).count;
+    return queries;
+  };
+  wave->work = work(wave->units_begin, wave->units_end);
+  for (std::int32_t r = wave->runs_begin; r < wave->runs_end; ++r) {
+    const Run& run = At(runs_, r);
+    wave->longest_run = std::max(wave->longest_run, work(run.units_begin, run.units_end));
   }
 }
 

@@ -6,7 +6,7 @@
 // wholly in the past of all of them. Sharing changes no bit: a query's partial of a partition
 // depends on the query, the cache and the position alone (kernels/cpu/attention.h).
 //
-// The same for every device. A value; built by one thread, read by all workers.
+// The same code for every device. A value; built by one thread, read by all workers.
 #ifndef MILLRACE_RUNTIME_BACKEND_ATTENTION_PLAN_H_
 #define MILLRACE_RUNTIME_BACKEND_ATTENTION_PLAN_H_
 
@@ -21,7 +21,7 @@ namespace millrace {
 
 class AttentionPlan {
  public:
-  // Queries of a unit at most, unless a device asks for others.
+  // Queries of a unit at most, unless a device asks for others (CUDA does not).
   static constexpr std::int32_t kMaxQueries = 16;
 
   struct Unit {
@@ -40,6 +40,8 @@ class AttentionPlan {
     std::int32_t units_begin, units_end;
     std::int32_t partitions;            // of the token that sees most
     std::int32_t runs_begin, runs_end;  // all units, or none where sequences share some
+    std::int64_t work;                  // queries of all units
+    std::int64_t longest_run;           // queries of the units of the run that has most
   };
 
   // Units have up to `max_queries` queries: as many as the device's kernel serves with keys and
@@ -79,6 +81,7 @@ class AttentionPlan {
   void BuildWave(std::int32_t begin, std::int32_t end);
   // Units of what a tile does not share.
   void AddTile(const Tile& tile);
+  void MeasureWave(Wave* wave) const;
   void CutTiles(std::int32_t begin, std::int32_t end);
   // Units of tiles that share partitions, from the first partition on.
   void ShareTiles();

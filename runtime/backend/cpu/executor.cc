@@ -11,8 +11,12 @@
 namespace millrace::cpu {
 namespace {
 
+// With more workers units must be smaller, or some have none.
+constexpr int kThreadsForLargeUnits = 8;
+
 // Of one kv head's unit.
-std::int32_t QueriesOfUnit(const ProgramDims& dims) {
+std::int32_t QueriesOfUnit(const ProgramDims& dims, int threads) {
+  if (threads > kThreadsForLargeUnits) return AttentionPlan::kMaxQueries;
   return std::max(1, kAttentionRows / (dims.num_heads / dims.num_kv_heads));
 }
 
@@ -32,7 +36,7 @@ Executor::Executor(Isa isa, const ProgramDims& dims, const BackendLimits& limits
       rope_(SelectRope(isa).fn),
       attention_(SelectAttention(limits.kv.dtype, isa)),
       moe_(SelectMoe(isa).fns),
-      attention_plan_(QueriesOfUnit(dims)),
+      attention_plan_(QueriesOfUnit(dims, pool->threads())),
       scratch_(static_cast<std::size_t>(pool->threads())),
       partials_left_(static_cast<std::size_t>(limits.max_tokens)) {
   for (const DTypeInfo& info : kDTypes) matmul_.push_back(SelectMatmul(info.dtype, isa).fn);
@@ -49,8 +53,7 @@ void Executor::Run(const Program& program, const StepInput& input,
   input_ = &input;
   token_ids_ = token_ids;
   output_ = output;
-  const std::int64_t partial = std::int64_t{dims_.num_heads} * (dims_.head_dim + 2);
-  attention_plan_.Build(input, limits_.kv.block_size, buffers_->partial_floats / partial);
+  PlanAttention(input);
   for (const Stage& stage : program.stages) {
     std::visit([this](const auto& s) { (*this)(s); }, stage);
   }

@@ -78,6 +78,7 @@ class Executor {
   void AttendUnits(const AttentionPlan::Wave& wave, const KvLayerView& kv);
   void AttendRuns(const AttentionPlan::Wave& wave, const KvLayerView& kv);
   bool RunsAreFineEnough(const AttentionPlan::Wave& wave) const;
+  void PlanAttention(const StepInput& input);
   // What units and runs have in common. `next_keys` as AttentionPartialParams has it.
   AttentionPartialParams AttentionOf(const AttentionPlan::Unit& unit, std::int32_t kv_head,
                                      const KvLayerView& kv, const std::byte* next_keys) const;

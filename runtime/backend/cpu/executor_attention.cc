@@ -1,14 +1,14 @@
 // The executor's attention: units of the step's plan and the merge of their partials, or runs of
 // units that need neither.
-#include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "runtime/backend/cpu/executor.h"
 
 namespace millrace::cpu {
 namespace {
 
-// Runs that a worker has at least, in work of the longest, so that all end at about the same time.
+// Runs of the longest's work that a worker has at least, so that all end at about the same time.
 constexpr std::int64_t kRunsPerWorker = 16;
 
 constexpr auto kAskForNothing = [](std::int64_t) { return [] {}; };
@@ -106,9 +106,19 @@ void Executor::AttendUnits(const AttentionPlan::Wave& wave, const KvLayerView& k
 }
 
 bool Executor::RunsAreFineEnough(const AttentionPlan::Wave& wave) const {
-  const std::int64_t units = std::int64_t{wave.units_end - wave.units_begin} * dims_.num_kv_heads;
   return wave.runs_begin < wave.runs_end &&
-         std::int64_t{wave.partitions} * threads_ * kRunsPerWorker <= units;
+         wave.longest_run * threads_ * kRunsPerWorker <= wave.work * dims_.num_kv_heads;
+}
+
+void Executor::PlanAttention(const StepInput& input) {
+  // Runs need no partials, so for them memory cuts no waves. Only a prompt makes runs that are fine
+  // enough out of what a limit would cut.
+  if (input.positions.size() > input.context_len.size()) {
+    attention_plan_.Build(input, limits_.kv.block_size, std::numeric_limits<std::int64_t>::max());
+    if (RunsAreFineEnough(attention_plan_.waves().front())) return;
+  }
+  const std::int64_t partial = std::int64_t{dims_.num_heads} * (dims_.head_dim + 2);
+  attention_plan_.Build(input, limits_.kv.block_size, buffers_->partial_floats / partial);
 }
 
 void Executor::AttendRuns(const AttentionPlan::Wave& wave, const KvLayerView& kv) {

@@ -114,6 +114,7 @@ void ExpectRunsAreSound(const AttentionPlan& plan, const AttentionPlan::Wave& wa
     }
   }
   ASSERT_EQ(at, wave.units_end);
+  ASSERT_LE(wave.longest_run, wave.work);
 }
 
 void ExpectSound(const Sequences& s, const AttentionPlan& plan, std::int64_t max_partials,
@@ -210,7 +211,11 @@ TEST(AttentionPlan, HasRunsWhereNothingIsShared) {
   Sequences alone(32);
   alone.Add(300, 40);
   alone.Add(1100, 1);
-  EXPECT_EQ(Plan(alone, 32).runs().size(), 3U + 1U);
+  const AttentionPlan plan = Plan(alone, 32);
+  EXPECT_EQ(plan.runs().size(), 3U + 1U);
+  // Two tiles of 16 queries and one of 8 see two partitions, the other sequence's query sees five.
+  EXPECT_EQ(plan.waves().front().work, (16 + 16 + 8) * 2 + 5);
+  EXPECT_EQ(plan.waves().front().longest_run, 16 * 2);
   Sequences shared(32);
   shared.Add(600, 1);
   shared.Add(600, 1, 512);

@@ -234,6 +234,29 @@ TEST_P(BatchInvariance, APromptCutAtEverySizeHasTheBitsOfOnePiece) {
   }
 }
 
+// One worker takes the partitions of a prompt's queries in runs; two take them apart and merge
+// them, since there are not enough runs for both.
+TEST_P(BatchInvariance, ALongPromptHasTheSameBitsInRunsAndInPartitions) {
+  constexpr std::int32_t kLength = 600;
+  std::vector<Logits> logits;
+  Tokens tokens(kLength);
+  const std::uint32_t seed = std::random_device()();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937 rng(seed);
+  std::uniform_int_distribution<std::int32_t> token(0, kVocabularyUsed - 1);
+  for (std::int32_t& t : tokens) t = token(rng);
+  for (const int threads : {1, 2}) {
+    LoadOptions options = OptionsOf({"auto", threads, 32, GetParam(), 0});
+    options.context = kLength + 8;
+    options.max_num_batched_tokens = kLength;
+    options.max_logit_rows = kLength;
+    const LoadedModel model = MustLoad(options);
+    ASSERT_TRUE(model.runner);
+    logits.push_back(ForwardAlone(model.runner.get(), tokens));
+  }
+  EXPECT_TRUE(SameBits(logits[0], logits[1]));
+}
+
 // Several sequences read one copy of a prefix longer than a partition, and branch at different
 // places; attention takes what they have in common once for all.
 TEST_P(BatchInvariance, SequencesThatShareTheBlocksOfAPrefixHaveTheBitsTheyHaveAlone) {
