@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/clock.h"
 #include "base/status.h"
@@ -230,6 +231,14 @@ Device LookAtDevice(const Options& options) {
   return device;
 }
 
+// bench has no --ctx: it takes what it measures.
+absl::Status SayWhatNeedsContext(const absl::Status& status) {
+  if (!absl::StartsWith(status.message(), "--ctx")) return status;
+  return {status.code(),
+          absl::StrCat(status.message(),
+                       "; --depth and the longest of --prefill and --decode take it")};
+}
+
 absl::Status Bench(Options options) {
   const auto largest = [](const std::vector<std::int32_t>& v) {
     return v.empty() ? 0 : *std::max_element(v.begin(), v.end());
@@ -248,7 +257,9 @@ absl::Status Bench(Options options) {
   options.load.progress = [&bar](std::uint64_t done, std::uint64_t total) {
     bar->Update(done, total);
   };
-  MILLRACE_ASSIGN_OR_RETURN(LoadedModel model, LoadModel(options.load));
+  absl::StatusOr<LoadedModel> loaded = LoadModel(options.load);
+  if (!loaded.ok()) return SayWhatNeedsContext(loaded.status());
+  LoadedModel model = *std::move(loaded);
   bar.reset();  // its line is free again
   MILLRACE_ASSIGN_OR_RETURN(const std::vector<Row> rows, Measure(model.runner.get(), options));
   std::optional<ProbeResult> probe;

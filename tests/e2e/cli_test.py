@@ -54,6 +54,9 @@ class CommandLine(unittest.TestCase):
                           "--matmul cublas: only a GPU has it")
         self.one_line(run_cli("bench", "--model", MODEL, "--prefill", "x"), 2, "--prefill")
         self.one_line(run_cli("bench", "--model", MODEL, "--prefill", 0, "--decode", 0), 2, "nothing to measure")
+        # It has no --ctx, so it says what takes the context.
+        self.one_line(run_cli("bench", "--device", "cpu", "--model", MODEL, "--prefill", 60000), 1,
+                      "trained for 2048; --depth and the longest of --prefill")
         self.one_line(run_cli("loadgen", "--target", "x:1", "--output-tokens", "many"), 2, "many")
 
     def test_bench_measures_a_batch_that_has_a_prefix_in_common(self):
