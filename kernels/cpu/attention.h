@@ -73,6 +73,8 @@ using AttentionWholeFn = void (*)(const AttentionPartialParams& params, float* o
 using AttentionMergeFn = void (*)(const float* partials, std::int64_t stride,
                                   std::int32_t num_partitions, std::int32_t head_dim, float* out);
 
+inline constexpr int kKvDTypes = 4;  // of KvDType
+
 struct AttentionVariant {
   Isa isa;
   KvDType dtype;
@@ -83,6 +85,7 @@ struct AttentionVariant {
   AttentionMergeFn merge;
 };
 
+// Every variant there is, most specific level first.
 std::span<const AttentionVariant> AttentionVariants();
 const AttentionVariant& SelectAttention(KvDType dtype, Isa isa);
 

@@ -71,14 +71,26 @@ void StoreElements(HalfBits* p, int n, const typename L::Reg& value) {
   L::StoreHalfTail(p, n, value);
 }
 
+// Elements [i, i + 16) of a row of the cache of `n` elements, beyond which are zeros.
+template <typename L, typename T>
+typename L::Reg WidenElements(const T* row, int i, int n) {
+  return LoadElements<L>(row + i, n - i);
+}
+template <typename L>
+typename L::Reg WidenElements(const BlockQ8_0* row, int i, int) {
+  const BlockQ8_0& block = row[i / 32];
+  return L::Mul(L::LoadInt8(block.q + i % 32), L::SetHalf(block.d));
+}
+
 // Widens a row of `n` elements to f32 and fills it with zeros up to `dim`.
 template <typename L, typename T>
 void WidenRow(const T* row, int n, int dim, float* out) {
   int i = 0;
-  for (; i < n; i += 16) L::Store(out + i, LoadElements<L>(row + i, n - i));
+  for (; i < n; i += 16) L::Store(out + i, WidenElements<L>(row, i, n));
   for (; i < dim; i += 16) L::Store(out + i, L::Set1(0.0F));
 }
 
+// A block's scale is widened once for its two registers: 1.17 times as fast as one by one.
 template <typename L>
 void WidenRow(const BlockQ8_0* row, int n, int dim, float* out) {
   int i = 0;
@@ -188,17 +200,6 @@ void LoadTile(const AttentionPartialParams& p, int begin, int count, int positio
   }
 }
 
-// Elements [i, i + 16) of a row of the cache.
-template <typename L, typename T>
-typename L::Reg WidenElements(const T* row, int i) {
-  return LoadElements<L>(row + i, 16);
-}
-template <typename L>
-typename L::Reg WidenElements(const BlockQ8_0* row, int i) {
-  const BlockQ8_0& block = row[i / 32];
-  return L::Mul(L::LoadInt8(block.q + i % 32), L::SetHalf(block.d));
-}
-
 // Where keys or values come from: rows of the tile, `dim` floats apart ...
 template <typename L>
 struct TileRows {
@@ -219,7 +220,7 @@ struct CacheRows {
   std::int64_t row_bytes;
 
   typename L::Reg Load(int row, int i) const {
-    return WidenElements<L>(reinterpret_cast<const T*>(rows + row * row_bytes), i);
+    return WidenElements<L>(reinterpret_cast<const T*>(rows + row * row_bytes), i, i + 16);
   }
   // Asks for elements [i, i + 32) of a row ahead.
   void Prefetch(int row, int i) const {
@@ -239,10 +240,11 @@ CacheRows<L, T> RowsOfCache(const AttentionPartialParams& p, bool values, int po
   return {rows, ahead == nullptr ? rows : ahead, p.kv.layout.row_bytes()};
 }
 
-// Dot products of kRows query rows with four keys; scores [kRows][4], kScoreStride apart.
+// Dot products of kRows query rows with the four keys from `key` on; scores [kRows][4],
+// kScoreStride apart.
 template <typename L, int kRows, typename Rows>
-[[gnu::always_inline]] inline void ScoreBlock(const float* q, const Rows& keys, int head_dim,
-                                              int dim, float* scores) {
+[[gnu::always_inline]] inline void ScoreBlock(const float* q, const Rows& keys, int key,
+                                              int head_dim, int dim, float* scores) {
   using Reg = typename L::Reg;
   Reg acc[kRows][4];
   for (int r = 0; r < kRows; ++r) {
@@ -250,7 +252,7 @@ template <typename L, int kRows, typename Rows>
   }
   for (int i = 0; i < head_dim; i += 16) {
     Reg k[4];
-    for (int j = 0; j < 4; ++j) k[j] = keys.Load(j, i);
+    for (int j = 0; j < 4; ++j) k[j] = keys.Load(key + j, i);
     for (int r = 0; r < kRows; ++r) {
       const Reg x = L::Load(q + r * dim + i);
       for (int j = 0; j < 4; ++j) acc[r][j] = L::Fma(x, k[j], acc[r][j]);
@@ -265,32 +267,59 @@ template <typename L, int kRows, typename Rows>
   }
 }
 
-// Scores of rows [row, row + kRows) against the tile; the last row sees the most. The tile has
-// zeros up to a multiple of four keys, whose scores nobody reads.
-template <typename L, int kRows>
-void ScoreRows(int row, int begin, int count, AttentionScratch* s) {
+// Scores of rows [row, row + kRows) for the `count` keys that begin at `begin` of the partition;
+// the last row sees the most. Up to three keys beyond them are read, whose scores nobody reads.
+template <typename L, int kRows, typename Rows>
+void ScoreRows(int row, int begin, int count, const Rows& keys, AttentionScratch* s) {
   const int seen = s->limit[row + kRows - 1] - begin;
   const int end = seen < count ? seen : count;
-  for (int j = 0; j < end; j += 4) {
-    ScoreBlock<L, kRows>(s->q + row * s->dim, TileRows<L>{s->tile + j * s->dim, s->dim},
-                         s->head_dim, s->dim, s->scores + row * kScoreStride + begin + j);
+  for (int key = 0; key < end; key += 4) {
+    // Once for all rows.
+    for (int i = 0; row == 0 && i < s->head_dim; i += 32) {
+      for (int j = 0; j < 4; ++j) keys.Prefetch(key + j, i);
+    }
+    ScoreBlock<L, kRows>(s->q + row * s->dim, keys, key, s->head_dim, s->dim,
+                         s->scores + row * kScoreStride + begin + key);
+  }
+}
+
+template <typename L, typename Rows>
+void ScoreAllRows(int begin, int count, const Rows& keys, AttentionScratch* s) {
+  int row = 0;
+  for (; row + L::kScoreRows <= s->num_rows; row += L::kScoreRows) {
+    ScoreRows<L, L::kScoreRows>(row, begin, count, keys, s);
+  }
+  for (; row < s->num_rows; ++row) ScoreRows<L, 1>(row, begin, count, keys, s);
+}
+
+// Calls f(begin, count, rows) for parts of the partition's `positions` keys or values, which lie in
+// the tile or, each within a block, in the cache. The tile has zeros up to a multiple of four rows.
+template <typename L, typename T, bool kValues, typename Function>
+void ForParts(const AttentionPartialParams& p, int positions, AttentionScratch* s,
+              const Function& f) {
+  // Without a tile there is no room for padding.
+  const bool directly = s->num_rows <= kDirectRows<L, T> && s->head_dim == s->dim;
+  const int block_size = p.kv.layout.block_size;
+  const int longest = directly && block_size < kTile ? block_size : kTile;
+  for (int begin = 0; begin < positions; begin += longest) {
+    const int count = positions - begin < longest ? positions - begin : longest;
+    if (directly) {
+      f(begin, count, RowsOfCache<L, T>(p, kValues, begin, positions));
+      continue;
+    }
+    LoadTile<L, T, kValues>(p, begin, count, positions, s);
+    for (int i = count * s->dim; i < (count + 3) / 4 * 4 * s->dim; i += 16) {
+      L::Store(s->tile + i, L::Set1(0.0F));
+    }
+    f(begin, count, TileRows<L>{s->tile, s->dim});
   }
 }
 
 template <typename L, typename T>
 void ComputeScores(const AttentionPartialParams& p, int positions, AttentionScratch* s) {
-  for (int begin = 0; begin < positions; begin += kTile) {
-    const int count = positions - begin < kTile ? positions - begin : kTile;
-    LoadTile<L, T, false>(p, begin, count, positions, s);
-    for (int i = count * s->dim; i < (count + 3) / 4 * 4 * s->dim; i += 16) {
-      L::Store(s->tile + i, L::Set1(0.0F));
-    }
-    int row = 0;
-    for (; row + L::kScoreRows <= s->num_rows; row += L::kScoreRows) {
-      ScoreRows<L, L::kScoreRows>(row, begin, count, s);
-    }
-    for (; row < s->num_rows; ++row) ScoreRows<L, 1>(row, begin, count, s);
-  }
+  ForParts<L, T, false>(p, positions, s, [s](int begin, int count, const auto& keys) {
+    ScoreAllRows<L>(begin, count, keys, s);
+  });
 }
 
 // In place from dot products to exp(scale * s - max); stores max and sum.
@@ -365,44 +394,9 @@ void AccumulateRows(int row, int begin, int count, const Rows& values, Attention
 template <typename L, typename T>
 void ComputeOutputs(const AttentionPartialParams& p, int positions, AttentionScratch* s) {
   for (int i = 0; i < s->num_rows * s->dim; i += 16) L::Store(s->o + i, L::Set1(0.0F));
-  for (int begin = 0; begin < positions; begin += kTile) {
-    const int count = positions - begin < kTile ? positions - begin : kTile;
-    LoadTile<L, T, true>(p, begin, count, positions, s);
-    AccumulateRows<L, L::kValueRows>(0, begin, count, TileRows<L>{s->tile, s->dim}, s);
-  }
-}
-
-// ComputeScores without a tile. Four keys that begin at a multiple of four lie in one block; scores
-// of those that no row sees are read by nobody.
-template <typename L, typename T>
-void ComputeScoresDirectly(const AttentionPartialParams& p, int positions, AttentionScratch* s) {
-  for (int begin = 0; begin < positions; begin += 4) {
-    const CacheRows<L, T> keys = RowsOfCache<L, T>(p, false, begin, positions);
-    for (int i = 0; i < s->head_dim; i += 32) {
-      for (int j = 0; j < 4; ++j) keys.Prefetch(j, i);
-    }
-    float* const scores = s->scores + begin;
-    int row = 0;
-    for (; row + L::kScoreRows <= s->num_rows; row += L::kScoreRows) {
-      ScoreBlock<L, L::kScoreRows>(s->q + row * s->dim, keys, s->head_dim, s->dim,
-                                   scores + row * kScoreStride);
-    }
-    for (; row < s->num_rows; ++row) {
-      ScoreBlock<L, 1>(s->q + row * s->dim, keys, s->head_dim, s->dim, scores + row * kScoreStride);
-    }
-  }
-}
-
-// ComputeOutputs without a tile, a run of rows within a block and within kTile at a time.
-template <typename L, typename T>
-void ComputeOutputsDirectly(const AttentionPartialParams& p, int positions, AttentionScratch* s) {
-  for (int i = 0; i < s->num_rows * s->dim; i += 16) L::Store(s->o + i, L::Set1(0.0F));
-  const int longest = p.kv.layout.block_size < kTile ? p.kv.layout.block_size : kTile;
-  for (int begin = 0; begin < positions; begin += longest) {
-    const int count = positions - begin < longest ? positions - begin : longest;
-    AccumulateRows<L, L::kValueRows>(0, begin, count, RowsOfCache<L, T>(p, true, begin, positions),
-                                     s);
-  }
+  ForParts<L, T, true>(p, positions, s, [s](int begin, int count, const auto& values) {
+    AccumulateRows<L, L::kValueRows>(0, begin, count, values, s);
+  });
 }
 
 template <typename L>
@@ -438,13 +432,11 @@ template <typename L, typename T>
 void AttendPartition(const AttentionPartialParams& p, int first_row, AttentionScratch* s) {
   FindLimits(p, first_row, s);
   const int positions = s->limit[s->num_rows - 1];
-  // Without a tile there is no room for padding.
-  const bool directly = s->num_rows <= kDirectRows<L, T> && s->head_dim == s->dim;
-  directly ? ComputeScoresDirectly<L, T>(p, positions, s) : ComputeScores<L, T>(p, positions, s);
+  ComputeScores<L, T>(p, positions, s);
   for (int r = 0; r < s->num_rows; ++r) {
     SoftmaxRow<L>(s->scores + r * kScoreStride, s->limit[r], p.scale, &s->max[r], &s->sum[r]);
   }
-  directly ? ComputeOutputsDirectly<L, T>(p, positions, s) : ComputeOutputs<L, T>(p, positions, s);
+  ComputeOutputs<L, T>(p, positions, s);
 }
 
 template <typename L, typename T>
@@ -521,6 +513,12 @@ void WholeUnit(const AttentionPartialParams& params, float* out) {
     }
     for (int r = 0; r < s.num_rows; ++r) Divide(row(r), s.head_dim, merged[r].sum);
   });
+}
+
+// An entry of a level's table.
+template <typename L, typename T>
+constexpr AttentionVariant VariantOf(KvDType dtype, const char* name) {
+  return {L::kIsa, dtype, name, AppendRow<L, T>, PartialUnit<L, T>, WholeUnit<L, T>, MergeRow<L>};
 }
 
 }  // namespace millrace::cpu

@@ -3,10 +3,10 @@
 #ifndef MILLRACE_KERNELS_CPU_FLOAT_KERNELS_H_
 #define MILLRACE_KERNELS_CPU_FLOAT_KERNELS_H_
 
+#include <array>
 #include <cstdint>
 
 #include "kernels/cpu/attention.h"
-#include "kernels/paged_kv.h"
 #include "kernels/rope_pairing.h"
 
 namespace millrace::cpu {
@@ -21,24 +21,7 @@ void Swiglu(const float* gate, const float* up, std::int64_t n, float* out);
 void Combine(const float* x, const float* rows, std::int64_t row_stride, const float* weights,
              std::int32_t k, std::int64_t n, float* y);
 void Add(const float* a, const float* b, std::int64_t n, float* y);
-void KvAppendF16(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
-                 const float* key, const float* value);
-void KvAppendF32(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
-                 const float* key, const float* value);
-void KvAppendQ8_0(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
-                  const float* key, const float* value);
-void KvAppendFp8(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
-                 const float* key, const float* value);
-void AttentionPartialF16(const AttentionPartialParams& params);
-void AttentionWholeF16(const AttentionPartialParams& params, float* out);
-void AttentionPartialF32(const AttentionPartialParams& params);
-void AttentionWholeF32(const AttentionPartialParams& params, float* out);
-void AttentionPartialQ8_0(const AttentionPartialParams& params);
-void AttentionWholeQ8_0(const AttentionPartialParams& params, float* out);
-void AttentionPartialFp8(const AttentionPartialParams& params);
-void AttentionWholeFp8(const AttentionPartialParams& params, float* out);
-void AttentionMerge(const float* partials, std::int64_t stride, std::int32_t num_partitions,
-                    std::int32_t head_dim, float* out);
+extern const std::array<AttentionVariant, kKvDTypes> kAttention;
 void ExpArray(const float* x, std::int64_t n, float* y);
 }  // namespace scalar
 
@@ -52,24 +35,7 @@ void Swiglu(const float* gate, const float* up, std::int64_t n, float* out);
 void Combine(const float* x, const float* rows, std::int64_t row_stride, const float* weights,
              std::int32_t k, std::int64_t n, float* y);
 void Add(const float* a, const float* b, std::int64_t n, float* y);
-void KvAppendF16(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
-                 const float* key, const float* value);
-void KvAppendF32(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
-                 const float* key, const float* value);
-void KvAppendQ8_0(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
-                  const float* key, const float* value);
-void KvAppendFp8(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
-                 const float* key, const float* value);
-void AttentionPartialF16(const AttentionPartialParams& params);
-void AttentionWholeF16(const AttentionPartialParams& params, float* out);
-void AttentionPartialF32(const AttentionPartialParams& params);
-void AttentionWholeF32(const AttentionPartialParams& params, float* out);
-void AttentionPartialQ8_0(const AttentionPartialParams& params);
-void AttentionWholeQ8_0(const AttentionPartialParams& params, float* out);
-void AttentionPartialFp8(const AttentionPartialParams& params);
-void AttentionWholeFp8(const AttentionPartialParams& params, float* out);
-void AttentionMerge(const float* partials, std::int64_t stride, std::int32_t num_partitions,
-                    std::int32_t head_dim, float* out);
+extern const std::array<AttentionVariant, kKvDTypes> kAttention;
 void ExpArray(const float* x, std::int64_t n, float* y);
 }  // namespace avx2
 
@@ -83,24 +49,7 @@ void Swiglu(const float* gate, const float* up, std::int64_t n, float* out);
 void Combine(const float* x, const float* rows, std::int64_t row_stride, const float* weights,
              std::int32_t k, std::int64_t n, float* y);
 void Add(const float* a, const float* b, std::int64_t n, float* y);
-void KvAppendF16(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
-                 const float* key, const float* value);
-void KvAppendF32(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
-                 const float* key, const float* value);
-void KvAppendQ8_0(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
-                  const float* key, const float* value);
-void KvAppendFp8(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
-                 const float* key, const float* value);
-void AttentionPartialF16(const AttentionPartialParams& params);
-void AttentionWholeF16(const AttentionPartialParams& params, float* out);
-void AttentionPartialF32(const AttentionPartialParams& params);
-void AttentionWholeF32(const AttentionPartialParams& params, float* out);
-void AttentionPartialQ8_0(const AttentionPartialParams& params);
-void AttentionWholeQ8_0(const AttentionPartialParams& params, float* out);
-void AttentionPartialFp8(const AttentionPartialParams& params);
-void AttentionWholeFp8(const AttentionPartialParams& params, float* out);
-void AttentionMerge(const float* partials, std::int64_t stride, std::int32_t num_partitions,
-                    std::int32_t head_dim, float* out);
+extern const std::array<AttentionVariant, kKvDTypes> kAttention;
 void ExpArray(const float* x, std::int64_t n, float* y);
 }  // namespace avx512
 

@@ -5,61 +5,11 @@
 
 namespace millrace::cpu::avx2 {
 
-void KvAppendF16(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
-                 const float* key, const float* value) {
-  AppendRow<LanesAvx2, HalfBits>(kv, block, head, slot, key, value);
-}
-
-void KvAppendF32(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
-                 const float* key, const float* value) {
-  AppendRow<LanesAvx2, float>(kv, block, head, slot, key, value);
-}
-
-void KvAppendQ8_0(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
-                  const float* key, const float* value) {
-  AppendRow<LanesAvx2, BlockQ8_0>(kv, block, head, slot, key, value);
-}
-
-void KvAppendFp8(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
-                 const float* key, const float* value) {
-  AppendRow<LanesAvx2, Fp8>(kv, block, head, slot, key, value);
-}
-
-void AttentionPartialF16(const AttentionPartialParams& params) {
-  PartialUnit<LanesAvx2, HalfBits>(params);
-}
-
-void AttentionPartialF32(const AttentionPartialParams& params) {
-  PartialUnit<LanesAvx2, float>(params);
-}
-
-void AttentionPartialQ8_0(const AttentionPartialParams& params) {
-  PartialUnit<LanesAvx2, BlockQ8_0>(params);
-}
-
-void AttentionPartialFp8(const AttentionPartialParams& params) {
-  PartialUnit<LanesAvx2, Fp8>(params);
-}
-
-void AttentionWholeF16(const AttentionPartialParams& params, float* out) {
-  WholeUnit<LanesAvx2, HalfBits>(params, out);
-}
-
-void AttentionWholeF32(const AttentionPartialParams& params, float* out) {
-  WholeUnit<LanesAvx2, float>(params, out);
-}
-
-void AttentionWholeQ8_0(const AttentionPartialParams& params, float* out) {
-  WholeUnit<LanesAvx2, BlockQ8_0>(params, out);
-}
-
-void AttentionWholeFp8(const AttentionPartialParams& params, float* out) {
-  WholeUnit<LanesAvx2, Fp8>(params, out);
-}
-
-void AttentionMerge(const float* partials, std::int64_t stride, std::int32_t num_partitions,
-                    std::int32_t head_dim, float* out) {
-  MergeRow<LanesAvx2>(partials, stride, num_partitions, head_dim, out);
-}
+constinit const std::array<AttentionVariant, kKvDTypes> kAttention = {
+    VariantOf<LanesAvx2, HalfBits>(KvDType::kF16, "avx2/F16"),
+    VariantOf<LanesAvx2, float>(KvDType::kF32, "avx2/F32"),
+    VariantOf<LanesAvx2, BlockQ8_0>(KvDType::kQ8_0, "avx2/Q8_0"),
+    VariantOf<LanesAvx2, Fp8>(KvDType::kFp8, "avx2/Fp8"),
+};
 
 }  // namespace millrace::cpu::avx2

@@ -5,61 +5,11 @@
 
 namespace millrace::cpu::avx512 {
 
-void KvAppendF16(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
-                 const float* key, const float* value) {
-  AppendRow<LanesAvx512, HalfBits>(kv, block, head, slot, key, value);
-}
-
-void KvAppendF32(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
-                 const float* key, const float* value) {
-  AppendRow<LanesAvx512, float>(kv, block, head, slot, key, value);
-}
-
-void KvAppendQ8_0(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
-                  const float* key, const float* value) {
-  AppendRow<LanesAvx512, BlockQ8_0>(kv, block, head, slot, key, value);
-}
-
-void KvAppendFp8(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
-                 const float* key, const float* value) {
-  AppendRow<LanesAvx512, Fp8>(kv, block, head, slot, key, value);
-}
-
-void AttentionPartialF16(const AttentionPartialParams& params) {
-  PartialUnit<LanesAvx512, HalfBits>(params);
-}
-
-void AttentionPartialF32(const AttentionPartialParams& params) {
-  PartialUnit<LanesAvx512, float>(params);
-}
-
-void AttentionPartialQ8_0(const AttentionPartialParams& params) {
-  PartialUnit<LanesAvx512, BlockQ8_0>(params);
-}
-
-void AttentionPartialFp8(const AttentionPartialParams& params) {
-  PartialUnit<LanesAvx512, Fp8>(params);
-}
-
-void AttentionWholeF16(const AttentionPartialParams& params, float* out) {
-  WholeUnit<LanesAvx512, HalfBits>(params, out);
-}
-
-void AttentionWholeF32(const AttentionPartialParams& params, float* out) {
-  WholeUnit<LanesAvx512, float>(params, out);
-}
-
-void AttentionWholeQ8_0(const AttentionPartialParams& params, float* out) {
-  WholeUnit<LanesAvx512, BlockQ8_0>(params, out);
-}
-
-void AttentionWholeFp8(const AttentionPartialParams& params, float* out) {
-  WholeUnit<LanesAvx512, Fp8>(params, out);
-}
-
-void AttentionMerge(const float* partials, std::int64_t stride, std::int32_t num_partitions,
-                    std::int32_t head_dim, float* out) {
-  MergeRow<LanesAvx512>(partials, stride, num_partitions, head_dim, out);
-}
+constinit const std::array<AttentionVariant, kKvDTypes> kAttention = {
+    VariantOf<LanesAvx512, HalfBits>(KvDType::kF16, "avx512/F16"),
+    VariantOf<LanesAvx512, float>(KvDType::kF32, "avx512/F32"),
+    VariantOf<LanesAvx512, BlockQ8_0>(KvDType::kQ8_0, "avx512/Q8_0"),
+    VariantOf<LanesAvx512, Fp8>(KvDType::kFp8, "avx512/Fp8"),
+};
 
 }  // namespace millrace::cpu::avx512

@@ -5,61 +5,11 @@
 
 namespace millrace::cpu::scalar {
 
-void KvAppendF16(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
-                 const float* key, const float* value) {
-  AppendRow<LanesScalar, HalfBits>(kv, block, head, slot, key, value);
-}
-
-void KvAppendF32(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
-                 const float* key, const float* value) {
-  AppendRow<LanesScalar, float>(kv, block, head, slot, key, value);
-}
-
-void KvAppendQ8_0(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
-                  const float* key, const float* value) {
-  AppendRow<LanesScalar, BlockQ8_0>(kv, block, head, slot, key, value);
-}
-
-void KvAppendFp8(const KvLayerView& kv, std::int32_t block, std::int32_t head, std::int32_t slot,
-                 const float* key, const float* value) {
-  AppendRow<LanesScalar, Fp8>(kv, block, head, slot, key, value);
-}
-
-void AttentionPartialF16(const AttentionPartialParams& params) {
-  PartialUnit<LanesScalar, HalfBits>(params);
-}
-
-void AttentionPartialF32(const AttentionPartialParams& params) {
-  PartialUnit<LanesScalar, float>(params);
-}
-
-void AttentionPartialQ8_0(const AttentionPartialParams& params) {
-  PartialUnit<LanesScalar, BlockQ8_0>(params);
-}
-
-void AttentionPartialFp8(const AttentionPartialParams& params) {
-  PartialUnit<LanesScalar, Fp8>(params);
-}
-
-void AttentionWholeF16(const AttentionPartialParams& params, float* out) {
-  WholeUnit<LanesScalar, HalfBits>(params, out);
-}
-
-void AttentionWholeF32(const AttentionPartialParams& params, float* out) {
-  WholeUnit<LanesScalar, float>(params, out);
-}
-
-void AttentionWholeQ8_0(const AttentionPartialParams& params, float* out) {
-  WholeUnit<LanesScalar, BlockQ8_0>(params, out);
-}
-
-void AttentionWholeFp8(const AttentionPartialParams& params, float* out) {
-  WholeUnit<LanesScalar, Fp8>(params, out);
-}
-
-void AttentionMerge(const float* partials, std::int64_t stride, std::int32_t num_partitions,
-                    std::int32_t head_dim, float* out) {
-  MergeRow<LanesScalar>(partials, stride, num_partitions, head_dim, out);
-}
+constinit const std::array<AttentionVariant, kKvDTypes> kAttention = {
+    VariantOf<LanesScalar, HalfBits>(KvDType::kF16, "scalar/F16"),
+    VariantOf<LanesScalar, float>(KvDType::kF32, "scalar/F32"),
+    VariantOf<LanesScalar, BlockQ8_0>(KvDType::kQ8_0, "scalar/Q8_0"),
+    VariantOf<LanesScalar, Fp8>(KvDType::kFp8, "scalar/Fp8"),
+};
 
 }  // namespace millrace::cpu::scalar

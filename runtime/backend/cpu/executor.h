@@ -74,6 +74,10 @@ class Executor {
   const std::int32_t* BlockTable(const AttentionPlan::Unit& unit) const;
   const std::byte* KeysOf(const AttentionPlan::Unit& unit, std::int32_t kv_head,
                           const KvLayerView& kv) const;
+  // attend(unit_of(i), kv head, keys that are read next) for each i < count and kv head.
+  template <typename UnitOf, typename Attend>
+  void AttendEach(std::int64_t count, const KvLayerView& kv, const UnitOf& unit_of,
+                  const Attend& attend);
   // A wave whose units are tasks of their own, and one whose runs are.
   void AttendUnits(const AttentionPlan::Wave& wave, const KvLayerView& kv);
   void AttendRuns(const AttentionPlan::Wave& wave, const KvLayerView& kv);

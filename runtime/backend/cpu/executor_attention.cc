@@ -72,6 +72,25 @@ void Executor::MergePartials(std::int32_t token, const AttentionPlan::Wave& wave
   }
 }
 
+template <typename UnitOf, typename Attend>
+void Executor::AttendEach(std::int64_t count, const KvLayerView& kv, const UnitOf& unit_of,
+                          const Attend& attend) {
+  const std::int64_t heads = dims_.num_kv_heads;
+  const auto unit = [&](std::int64_t task) -> const AttentionPlan::Unit& {
+    return attention_plan_.units()[static_cast<std::size_t>(unit_of(task / heads))];
+  };
+  const auto head = [&](std::int64_t task) { return static_cast<std::int32_t>(task % heads); };
+  const auto task = [&](std::int64_t i, std::int64_t next) {
+    attend(unit(i), head(i), next < 0 ? nullptr : KeysOf(unit(next), head(next), kv));
+  };
+  // Who knows the next task has taken it: of few tasks, others would have none.
+  if (count * heads >= threads_ * kTasksPerWorker) {
+    chain_.Run(AheadTaskList{count * heads, task, kAskForNothing});
+  } else {
+    chain_.Run(TaskList{count * heads, [&](std::int64_t i, int) { task(i, -1); }});
+  }
+}
+
 // Who computes the last partial of a token merges them: no barrier stands between.
 void Executor::AttendUnits(const AttentionPlan::Wave& wave, const KvLayerView& kv) {
   for (std::int32_t t = wave.tokens_begin; t < wave.tokens_end; ++t) {
@@ -79,30 +98,29 @@ void Executor::AttendUnits(const AttentionPlan::Wave& wave, const KvLayerView& k
     partials_left_[static_cast<std::size_t>(t)].store(units * dims_.num_kv_heads,
                                                       std::memory_order_relaxed);
   }
-  const auto unit_of = [&](std::int64_t task) -> const AttentionPlan::Unit& {
-    const auto at = wave.units_begin + static_cast<std::int32_t>(task / dims_.num_kv_heads);
-    return attention_plan_.units()[static_cast<std::size_t>(at)];
-  };
-  const auto head_of = [&](std::int64_t task) {
-    return static_cast<std::int32_t>(task % dims_.num_kv_heads);
-  };
-  const auto attend = [&](std::int64_t task, std::int64_t next) {
-    const AttentionPlan::Unit& unit = unit_of(task);
-    AttendUnit(unit, wave, head_of(task), kv,
-               next < 0 ? nullptr : KeysOf(unit_of(next), head_of(next), kv));
-    for (std::int32_t q = unit.begin; q < unit.begin + unit.count; ++q) {
-      const std::int32_t token = attention_plan_.queries()[static_cast<std::size_t>(q)];
-      std::atomic<std::int32_t>& left = partials_left_[static_cast<std::size_t>(token)];
-      if (left.fetch_sub(1, std::memory_order_acq_rel) == 1) MergePartials(token, wave);
-    }
-  };
-  const std::int64_t tasks = std::int64_t{wave.units_end - wave.units_begin} * dims_.num_kv_heads;
-  // Who knows the next task has taken it: of few tasks, others would have none.
-  if (tasks >= threads_ * kTasksPerWorker) {
-    chain_.Run(AheadTaskList{tasks, attend, kAskForNothing});
-  } else {
-    chain_.Run(TaskList{tasks, [&](std::int64_t task, int) { attend(task, -1); }});
-  }
+  AttendEach(
+      wave.units_end - wave.units_begin, kv, [&](std::int64_t i) { return wave.units_begin + i; },
+      [&](const AttentionPlan::Unit& unit, std::int32_t kv_head, const std::byte* next_keys) {
+        AttendUnit(unit, wave, kv_head, kv, next_keys);
+        for (std::int32_t q = unit.begin; q < unit.begin + unit.count; ++q) {
+          const std::int32_t token = attention_plan_.queries()[static_cast<std::size_t>(q)];
+          std::atomic<std::int32_t>& left = partials_left_[static_cast<std::size_t>(token)];
+          if (left.fetch_sub(1, std::memory_order_acq_rel) == 1) MergePartials(token, wave);
+        }
+      });
+}
+
+void Executor::AttendRuns(const AttentionPlan::Wave& wave, const KvLayerView& kv) {
+  AttendEach(
+      wave.runs_end - wave.runs_begin, kv,
+      [&](std::int64_t i) {
+        return attention_plan_.runs()[static_cast<std::size_t>(wave.runs_begin + i)].units_begin;
+      },
+      [&](const AttentionPlan::Unit& first, std::int32_t kv_head, const std::byte* next_keys) {
+        const AttentionPartialParams params = AttentionOf(first, kv_head, kv, next_keys);
+        attention_.whole(
+            params, buffers_->attended + std::int64_t{kv_head} * params.group * dims_.head_dim);
+      });
 }
 
 bool Executor::RunsAreFineEnough(const AttentionPlan::Wave& wave) const {
@@ -119,27 +137,6 @@ void Executor::PlanAttention(const StepInput& input) {
   }
   const std::int64_t partial = std::int64_t{dims_.num_heads} * (dims_.head_dim + 2);
   attention_plan_.Build(input, limits_.kv.block_size, buffers_->partial_floats / partial);
-}
-
-void Executor::AttendRuns(const AttentionPlan::Wave& wave, const KvLayerView& kv) {
-  const auto first_unit = [&](std::int64_t task) -> const AttentionPlan::Unit& {
-    const auto run = wave.runs_begin + static_cast<std::int32_t>(task / dims_.num_kv_heads);
-    const auto at = attention_plan_.runs()[static_cast<std::size_t>(run)].units_begin;
-    return attention_plan_.units()[static_cast<std::size_t>(at)];
-  };
-  const auto head_of = [&](std::int64_t task) {
-    return static_cast<std::int32_t>(task % dims_.num_kv_heads);
-  };
-  const auto attend = [&](std::int64_t task, std::int64_t next) {
-    const std::int32_t kv_head = head_of(task);
-    const AttentionPartialParams params =
-        AttentionOf(first_unit(task), kv_head, kv,
-                    next < 0 ? nullptr : KeysOf(first_unit(next), head_of(next), kv));
-    attention_.whole(params,
-                     buffers_->attended + std::int64_t{kv_head} * params.group * dims_.head_dim);
-  };
-  chain_.Run(AheadTaskList{std::int64_t{wave.runs_end - wave.runs_begin} * dims_.num_kv_heads,
-                           attend, kAskForNothing});
 }
 
 void Executor::operator()(const AttentionStage& stage) {
