@@ -73,4 +73,9 @@ Isa DetectIsa() {
   return best;
 }
 
+bool ReadsAheadBySoftware() {
+  static const bool intel = __builtin_cpu_is("intel") != 0;
+  return intel;
+}
+
 }  // namespace millrace::cpu

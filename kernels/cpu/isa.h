@@ -32,6 +32,11 @@ bool Supports(Isa isa);
 // The best level that they support.
 Isa DetectIsa();
 
+// Whether a core reads faster if kernels ask for every line of what comes next, by measurement (ADR
+// 0013): Intel's. AMD's read ahead by themselves within a page, and requests for lines that they
+// would have asked for take places from others. Asked of the processor once.
+bool ReadsAheadBySoftware();
+
 // Picks from a table sorted from the most specific level down: the first entry with isa <= `isa`.
 // `Variant` has a member `isa`. Every table ends with a scalar entry, so there always is one.
 template <typename Table>

@@ -53,6 +53,7 @@ inline void ForHalvedGroups(int columns, int at, const Function& f) {
 // Two tiles and the activations do not fit a first level of 32 KiB, so what is asked for goes into
 // the second. A prefetch past the end of the weights is harmless.
 constexpr int kIntoSecondLevel = 2;
+constexpr int kIntoFirstLevel = 3;
 constexpr int kLine = 64;
 
 // Asks for the memory that the next tile will read, a share at each step so that the requests do
@@ -104,25 +105,67 @@ class StoredTile {
   }
   // Asks for the part kPart of kParts of a block, one line in kApart, into the second-level
   // cache.
-  template <int kPart, int kParts, int kApart = 1>
+  template <int kPart, int kParts, int kApart>
   [[gnu::always_inline]] void Prefetch(std::int64_t block) const {
-    const std::byte* const at = dwords_ + block * kDwordBytes;
-#pragma GCC unroll 64
-    for (int line = kPart * kLines / kParts; line < (kPart + 1) * kLines / kParts; ++line) {
-      if (line % kApart == 0) __builtin_prefetch(at + kLine * line, 0, kIntoSecondLevel);
-    }
+    PrefetchLines<kPart, kParts, kApart, kIntoSecondLevel>(dwords_ + block * kDwordBytes);
     if constexpr (kPart == 0 && sizeof(Block) % 4 != 0) {
       __builtin_prefetch(halves_ + block * 2 * V::kRows, 0, kIntoSecondLevel);
     }
   }
+  // Asks for what is read kNear bytes after that part, into the first level.
+  template <int kPart, int kParts>
+  [[gnu::always_inline]] void PrefetchNear(std::int64_t block) const {
+    PrefetchLines<kPart, kParts, 1, kIntoFirstLevel>(dwords_ + block * kDwordBytes + kNear);
+  }
 
  private:
+  // Longer than the second level takes to answer.
+  static constexpr int kNear = 1024;
+
+  template <int kPart, int kParts, int kApart, int kLevel>
+  [[gnu::always_inline]] static void PrefetchLines(const std::byte* at) {
+#pragma GCC unroll 64
+    for (int line = kPart * kLines / kParts; line < (kPart + 1) * kLines / kParts; ++line) {
+      if (line % kApart == 0) __builtin_prefetch(at + kLine * line, 0, kLevel);
+    }
+  }
+
   static constexpr std::int64_t kDwordBytes =
       static_cast<std::int64_t>(sizeof(Block)) / 4 * 4 * V::kRows;
   static constexpr int kLines = static_cast<int>((kDwordBytes + kLine - 1) / kLine);
 
   const std::byte* dwords_;
   const std::byte* halves_;
+};
+
+// The tile that a micro-kernel reads, and what it asks for meanwhile: the same place of the next
+// tile, or this one's where there is none.
+template <typename V, typename Block>
+class TileReader {
+ public:
+  TileReader(const std::byte* tile, const std::byte* next, std::int64_t blocks, bool by_software)
+      : tile_(tile, blocks), next_(next == nullptr ? tile : next, blocks), software_(by_software) {}
+
+  StoredBlock<V> At(std::int64_t block) const { return tile_.At(block); }
+
+  // Asks for a share of kParts for the part kPart of a block: for one line in kApart where the
+  // hardware asks for the others.
+  template <int kPart, int kParts, int kApart = 1>
+  [[gnu::always_inline]] void Ask(std::int64_t block) const {
+    if (software_) {
+      // What is under way from memory takes places that loads from the second level need too, so
+      // these are not waited for either.
+      next_.template Prefetch<kPart, kParts, 1>(block);
+      tile_.template PrefetchNear<kPart, kParts>(block);
+    } else {
+      next_.template Prefetch<kPart, kParts, kApart>(block);
+    }
+  }
+
+ private:
+  StoredTile<V, Block> tile_;
+  StoredTile<V, Block> next_;
+  bool software_;
 };
 
 // A K-quant: one tile a super-block.
@@ -135,19 +178,18 @@ struct SuperBlockWalk {
 
   static void Tile(const std::byte* weights, const std::byte* const* x, int columns,
                    const MatmulParams& p, const std::byte* next_tile, float* acc) {
-    const StoredTile<V, Block> stored(weights, p.k / 256);
     if constexpr (V::kDirectColumns > 0) {
       if (columns <= V::kDirectColumns) {
-        // The same place of the next tile is asked for; of no next one, this one's.
-        const StoredTile<V, Block> ahead(next_tile == nullptr ? weights : next_tile, p.k / 256);
+        const TileReader<V, Block> reader(weights, next_tile, p.k / 256, p.reads_ahead_by_software);
         ForHalvedGroups<kDirectGroup>(columns, 0, [&]<int kColumns>(int at) {
-          V::template MultiplyStored<Block, kColumns>(stored, ahead, p.k / 256, x + at,
+          V::template MultiplyStored<Block, kColumns>(reader, p.k / 256, x + at,
                                                       acc + at * V::kRows);
         });
         return;
       }
     }
     __builtin_memset(acc, 0, sizeof(float) * static_cast<std::size_t>(columns * V::kRows));
+    const StoredTile<V, Block> stored(weights, p.k / 256);
     SuperBlockTile<V> tile;
     NextTile next = NextTileOf<V>(next_tile, p.w_tile_bytes, p.k / 256, columns);
     for (std::int64_t b = 0; b < p.k / 256; ++b) {
@@ -173,18 +215,18 @@ struct BlocksWalk {
 
   static void Tile(const std::byte* weights, const std::byte* const* x, int columns,
                    const MatmulParams& p, const std::byte* next_tile, float* acc) {
-    const StoredTile<V, Block> stored(weights, p.k / 32);
     if constexpr (V::kDirectColumns > 0) {
       if (columns <= V::kDirectColumns) {
-        const StoredTile<V, Block> ahead(next_tile == nullptr ? weights : next_tile, p.k / 32);
+        const TileReader<V, Block> reader(weights, next_tile, p.k / 32, p.reads_ahead_by_software);
         ForHalvedGroups<V::kDirectColumns>(columns, 0, [&]<int kColumns>(int at) {
-          V::template MultiplyStoredBlocks<Block, kColumns>(stored, ahead, p.k / 32, x + at,
+          V::template MultiplyStoredBlocks<Block, kColumns>(reader, p.k / 32, x + at,
                                                             acc + at * V::kRows);
         });
         return;
       }
     }
     __builtin_memset(acc, 0, sizeof(float) * static_cast<std::size_t>(columns * V::kRows));
+    const StoredTile<V, Block> stored(weights, p.k / 32);
     BlocksTile<V> tile;
     NextTile next = NextTileOf<V>(next_tile, p.w_tile_bytes, (p.k / 32 + 7) / 8, columns);
     for (std::int64_t b = 0; b < p.k / 32; b += 8) {

@@ -45,24 +45,24 @@ struct VnniLevel : R {
     for (int c = 0; c < kColumns; ++c) R::StoreFloats(acc + c * kRows, sum[c]);
   }
 
-  // acc = the products of all `num_blocks` super-blocks of a tile. Asks for `ahead` meanwhile, with
-  // addresses that are constants but for the block's: counting lines took a quarter of the
-  // instructions.
+  // acc = the products of all `num_blocks` super-blocks of a tile. Asks for what comes next
+  // meanwhile, with addresses that are constants but for the block's: counting lines took a quarter
+  // of the instructions.
   template <typename Block, int kColumns>
   [[gnu::noinline, gnu::flatten]] static void MultiplyStored(
-      const StoredTile<VnniLevel, Block>& stored, const StoredTile<VnniLevel, Block>& ahead,
-      std::int64_t num_blocks, const std::byte* const* x, float* acc) {
+      const TileReader<VnniLevel, Block>& reader, std::int64_t num_blocks,
+      const std::byte* const* x, float* acc) {
     F sum[kColumns];
 #pragma GCC unroll 8
     for (int c = 0; c < kColumns; ++c) sum[c] = R::Set1(0.0F);
     for (std::int64_t b = 0; b < num_blocks; ++b) {
       SuperBlockScales<VnniLevel> scales;
-      DotQuads<Block, kColumns> dots(&scales, &ahead, b);
+      DotQuads<Block, kColumns> dots(&scales, &reader, b);
 #pragma GCC unroll 8
       for (int c = 0; c < kColumns; ++c) {
         dots.blocks[c] = reinterpret_cast<const ActivationQ8x256*>(x[c]) + b;
       }
-      UnpackTile<VnniLevel>(static_cast<const Block*>(nullptr), stored.At(b), scales, dots);
+      UnpackTile<VnniLevel>(static_cast<const Block*>(nullptr), reader.At(b), scales, dots);
       AddSuperBlock<Block, kColumns>(scales, dots.blocks, dots.isum, sum);
     }
 #pragma GCC unroll 8
@@ -72,21 +72,21 @@ struct VnniLevel : R {
   // The same for blocks of 32 values.
   template <typename Block, int kColumns>
   [[gnu::noinline, gnu::flatten]] static void MultiplyStoredBlocks(
-      const StoredTile<VnniLevel, Block>& stored, const StoredTile<VnniLevel, Block>& ahead,
-      std::int64_t num_blocks, const std::byte* const* x, float* acc) {
+      const TileReader<VnniLevel, Block>& reader, std::int64_t num_blocks,
+      const std::byte* const* x, float* acc) {
     using Traits = BlockTraits<Block>;
     F sum[kColumns];
 #pragma GCC unroll 8
     for (int c = 0; c < kColumns; ++c) sum[c] = R::Set1(0.0F);
     for (std::int64_t b = 0; b < num_blocks; ++b) {
-      ahead.template Prefetch<0, 1>(b);
+      reader.template Ask<0, 1>(b);
       DotBlock<Block, kColumns> dots;
 #pragma GCC unroll 8
       for (int c = 0; c < kColumns; ++c) {
         dots.Begin(c, reinterpret_cast<const ActivationQ8x32*>(x[c]) + b);
       }
       const BlockScales<VnniLevel> scales =
-          UnpackBlock<VnniLevel>(static_cast<const Block*>(nullptr), stored.At(b), dots);
+          UnpackBlock<VnniLevel>(static_cast<const Block*>(nullptr), reader.At(b), dots);
 #pragma GCC unroll 8
       for (int c = 0; c < kColumns; ++c) {
         const F dx = R::Set1(dots.blocks[c]->scale);
@@ -147,21 +147,21 @@ struct VnniLevel : R {
   template <typename Block, int kColumns>
   struct DotQuads {
     static constexpr int kQuadsOfSubBlock = 16 / SuperBlockTraits<Block>::kSubBlocks;
-    // One column takes weights as fast as memory gives them. The hardware reads ahead by itself
-    // within a page of 4 KiB, and to ask for every line takes places for requests that it needs.
+    // One column takes weights as fast as memory gives them. Where the hardware reads ahead by
+    // itself within a page of 4 KiB, to ask for every line takes places for requests that it needs.
     // With more columns what the hardware asks for comes too late.
     static constexpr int kLinesApart = kColumns == 1 ? 4 : 1;
 
     DotQuads(const SuperBlockScales<VnniLevel>* scales_in,
-             const StoredTile<VnniLevel, Block>* ahead_in, std::int64_t block_in)
-        : scales(scales_in), ahead(ahead_in), block(block_in) {
+             const TileReader<VnniLevel, Block>* reader_in, std::int64_t block_in)
+        : scales(scales_in), reader(reader_in), block(block_in) {
 #pragma GCC unroll 8
       for (int c = 0; c < kColumns; ++c) isum[c] = R::Set1(0);
     }
 
     template <int kQuad>
     [[gnu::always_inline]] void Put(const typename R::U (&quad)[4]) {
-      ahead->template Prefetch<kQuad, 16, kLinesApart>(block);
+      reader->template Ask<kQuad, 16, kLinesApart>(block);
 #pragma GCC unroll 8
       for (int c = 0; c < kColumns; ++c) {
         if constexpr (kQuad % kQuadsOfSubBlock == 0) dot[c] = R::Set1(0);
@@ -182,7 +182,7 @@ struct VnniLevel : R {
     }
 
     const SuperBlockScales<VnniLevel>* scales;
-    const StoredTile<VnniLevel, Block>* ahead;
+    const TileReader<VnniLevel, Block>* reader;
     std::int64_t block;
     const ActivationQ8x256* blocks[kColumns];
     V dot[kColumns];

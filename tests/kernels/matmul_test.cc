@@ -65,7 +65,8 @@ class Problem {
   std::int64_t y_row(std::int64_t j) const { return shape_.gather ? y_rows_[Index(j)] : j; }
 
   // [m + kSpareRows][n + kPadding], NaN wherever the product writes nothing.
-  std::vector<float> Run(const MatmulVariant& variant) {
+  std::vector<float> Run(const MatmulVariant& variant,
+                         bool reads_ahead_by_software = ReadsAheadBySoftware()) {
     // The variant's tiles end at a protected page too.
     GuardedBuffer tiles(
         static_cast<std::size_t>(TiledBytes(dtype_, shape_.n, shape_.k, variant.tile_rows)));
@@ -82,6 +83,7 @@ class Problem {
     params.m = shape_.m;
     params.y_stride = y_stride();
     params.y_rows = shape_.gather ? y_rows_.data() : nullptr;
+    params.reads_ahead_by_software = reads_ahead_by_software;
     std::vector<float> y(Index((shape_.m + kSpareRows) * y_stride()),
                          std::numeric_limits<float>::quiet_NaN());
     params.y = y.data();
@@ -221,6 +223,16 @@ INSTANTIATE_TEST_SUITE_P(Variants, IntegerMatmulTest, ::testing::ValuesIn(Intege
 TEST_P(MatmulTest, EveryNumberOfColumns) {
   for (const std::int64_t m : {1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 23, 32, 33}) {
     Check(GetParam(), {.m = m, .n = 37, .k = 512, .n_begin = 0, .n_end = 37, .gather = false});
+  }
+}
+
+// No machine takes both ways by itself.
+TEST_P(MatmulTest, AskingForMemoryInAdvanceChangesNoBit) {
+  for (const std::int64_t m : {1, 2, 5, 8}) {
+    const Shape shape = {.m = m, .n = 37, .k = 512, .n_begin = 0, .n_end = 37, .gather = false};
+    Problem problem(GetParam().dtype, shape, 7);
+    EXPECT_EQ(CountDifferences(problem.Run(GetParam(), true), problem.Run(GetParam(), false)), 0)
+        << m << " columns";
   }
 }
 
