@@ -33,7 +33,7 @@ bool Supports(Isa isa);
 Isa DetectIsa();
 
 // Whether a core reads faster if kernels ask for every line of what comes next, by measurement (ADR
-// 0013): Intel's. AMD's read ahead by themselves within a page, and requests for lines that they
+// 0022): Intel's. AMD's read ahead by themselves within a page, and requests for lines that they
 // would have asked for take places from others. Asked of the processor once.
 bool ReadsAheadBySoftware();
 

@@ -1,7 +1,8 @@
 // The micro-kernels of kernels/cpu/matmul_tile.h with vpdpbusd: unsigned weights times signed
 // activations, four products a lane, signed weights as q + 128. R is a level's registers: what a
 // policy of matmul_tile.h has beside the micro-kernels, V (vectors of bytes and words) and F (of
-// floats), and the operations below by name. Bounds of the int32 sums: scalar/matmul.cc; q + 128
+// floats), and the operations below by name; DotBytes and DotWords take the same dword of
+// activations for all rows. Bounds of the int32 sums: scalar/matmul.cc; q + 128
 // adds less than a factor of two: 32 * 255 * 127 = 1.1e6 for Q8_0, 256 * 32 * 241 * 127 = 2.6e8 for
 // IQ4_XS. Micro-kernels are functions of their own, with all that they call inlined: left to the
 // compiler that changes with every edit nearby, and a sum that is kept in memory halves the speed.
@@ -123,7 +124,7 @@ struct VnniLevel : R {
         const V w = R::Load(tile.q[8 * b + t]);
 #pragma GCC unroll 8
         for (int c = 0; c < kColumns; ++c) {
-          dot[c] = R::DotBytes(dot[c], w, R::BroadcastDword(blocks[c][b].q + 4 * t));
+          dot[c] = R::DotBytes(dot[c], w, blocks[c][b].q + 4 * t);
         }
       }
       const F d = R::LoadFloats(tile.d[b]);
@@ -171,7 +172,7 @@ struct VnniLevel : R {
         const V w = reinterpret_cast<V>(quad[i]);
 #pragma GCC unroll 8
         for (int c = 0; c < kColumns; ++c) {
-          dot[c] = R::DotBytes(dot[c], w, R::BroadcastDword(blocks[c]->q + 16 * kQuad + 4 * i));
+          dot[c] = R::DotBytes(dot[c], w, blocks[c]->q + 16 * kQuad + 4 * i);
         }
       }
       if constexpr ((kQuad + 1) % kQuadsOfSubBlock == 0) {
@@ -206,7 +207,7 @@ struct VnniLevel : R {
         const V w = reinterpret_cast<V>(quad[i]);
 #pragma GCC unroll 8
         for (int c = 0; c < kColumns; ++c) {
-          dot[c] = R::DotBytes(dot[c], w, R::BroadcastDword(blocks[c]->q + 16 * kQuad + 4 * i));
+          dot[c] = R::DotBytes(dot[c], w, blocks[c]->q + 16 * kQuad + 4 * i);
         }
       }
     }
@@ -254,7 +255,7 @@ struct VnniLevel : R {
         const V w = R::Load(tile.q[at]);
 #pragma GCC unroll 8
         for (int c = 0; c < kColumns; ++c) {
-          dot[c] = R::DotBytes(dot[c], w, R::BroadcastDword(blocks[c]->q + 4 * at));
+          dot[c] = R::DotBytes(dot[c], w, blocks[c]->q + 4 * at);
         }
       }
       const V scale = R::Load(tile.scales[s]);
@@ -273,7 +274,7 @@ struct VnniLevel : R {
       const V mins = R::Load(tile.mins[pair]);
 #pragma GCC unroll 8
       for (int c = 0; c < kColumns; ++c) {
-        msum[c] = R::DotWords(msum[c], mins, R::BroadcastDword(Sums<kSubBlocks>(*blocks[c], pair)));
+        msum[c] = R::DotWords(msum[c], mins, Sums<kSubBlocks>(*blocks[c], pair));
       }
     }
   }

@@ -17,8 +17,12 @@ struct Registers : TileAvx2 {
   static V Add(V a, V b) { return _mm256_add_epi32(a, b); }
   static V Sub(V a, V b) { return _mm256_sub_epi32(a, b); }
   static V Mul(V a, V b) { return _mm256_mullo_epi32(a, b); }
-  static V DotBytes(V sum, V w, V x) { return _mm256_dpbusd_avx_epi32(sum, w, x); }
-  static V DotWords(V sum, V a, V b) { return _mm256_dpwssd_avx_epi32(sum, a, b); }
+  static V DotBytes(V sum, V w, const void* x) {
+    return _mm256_dpbusd_avx_epi32(sum, w, BroadcastDword(x));
+  }
+  static V DotWords(V sum, V a, const void* b) {
+    return _mm256_dpwssd_avx_epi32(sum, a, BroadcastDword(b));
+  }
   static F ToFloats(V a) { return _mm256_cvtepi32_ps(a); }
   static F Set1(float value) { return _mm256_set1_ps(value); }
   static F LoadFloats(const float* at) { return _mm256_load_ps(at); }

@@ -12,6 +12,7 @@ struct Registers {
   static constexpr int kMaxColumns = 8;
   typedef std::uint32_t U __attribute__((vector_size(64)));
   typedef std::int32_t I __attribute__((vector_size(64)));
+  typedef std::int32_t Dword __attribute__((may_alias));
   using V = __m512i;
   using F = __m512;
 
@@ -30,18 +31,21 @@ struct Registers {
         _mm512_shuffle_epi8(_mm512_broadcast_i32x4(entries), reinterpret_cast<__m512i>(bytes)));
   }
 
-  static V BroadcastDword(const void* at) {
-    std::int32_t bits;
-    __builtin_memcpy(&bits, at, sizeof(bits));
-    return _mm512_set1_epi32(bits);
-  }
   static V Load(const void* at) { return _mm512_load_si512(at); }
   static V Set1(int value) { return _mm512_set1_epi32(value); }
   static V Add(V a, V b) { return _mm512_add_epi32(a, b); }
   static V Sub(V a, V b) { return _mm512_sub_epi32(a, b); }
   static V Mul(V a, V b) { return _mm512_mullo_epi32(a, b); }
-  static V DotBytes(V sum, V w, V x) { return _mm512_dpbusd_epi32(sum, w, x); }
-  static V DotWords(V sum, V a, V b) { return _mm512_dpwssd_epi32(sum, a, b); }
+  // The instructions read the dword themselves. Compilers of 2022 make a second instruction and a
+  // register of that, and copies of sums to make room for it (ADR 0022).
+  static V DotBytes(V sum, V w, const void* x) {
+    asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*static_cast<const Dword*>(x)));
+    return sum;
+  }
+  static V DotWords(V sum, V a, const void* b) {
+    asm("vpdpwssd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(a), "m"(*static_cast<const Dword*>(b)));
+    return sum;
+  }
   static F ToFloats(V a) { return _mm512_cvtepi32_ps(a); }
   static F Set1(float value) { return _mm512_set1_ps(value); }
   static F LoadFloats(const float* at) { return _mm512_load_ps(at); }
