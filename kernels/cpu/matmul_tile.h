@@ -52,9 +52,9 @@ inline void ForHalvedGroups(int columns, int at, const Function& f) {
 
 // Two tiles and the activations do not fit a first level of 32 KiB, so what is asked for goes into
 // the second. A prefetch past the end of the weights is harmless.
-constexpr int kIntoSecondLevel = 2;
-constexpr int kIntoFirstLevel = 3;
-constexpr int kLine = 64;
+inline constexpr int kIntoSecondLevel = 2;
+inline constexpr int kIntoFirstLevel = 3;
+inline constexpr int kLine = 64;
 
 // Asks for the memory that the next tile will read, a share at each step so that the requests do
 // not exceed what a core can have under way.

@@ -162,6 +162,10 @@ struct StoreQuads {
   }
 };
 
+// Where a dword of a block lies in its tile.
+template <DType kDType, int kDword>
+inline constexpr int kPlace = DwordPlace(kDType, kDword);
+
 // One block of every row of a stored tile.
 template <typename V>
 struct StoredBlock {
@@ -302,9 +306,8 @@ template <typename V, typename Sink>
 [[gnu::always_inline]] inline void UnpackTile(const BlockQ6_K*, const StoredBlock<V>& stored,
                                               SuperBlockScales<V>& tile, Sink& sink) {
   using U = typename V::U;
-  constexpr auto Place = [](int dword) consteval { return DwordPlace(DType::kQ6_K, dword); };
   U scales[4];
-  stored.Quad(Place(48), scales);
+  stored.Quad(kPlace<DType::kQ6_K, 48>, scales);
   PlaceSignedScales<V, 32>(scales, tile);
   StoreVector(tile.d, stored.Half());
   // A part is 16 of the 64 bytes of high pairs; two make a half.
@@ -315,9 +318,9 @@ template <typename V, typename Sink>
     U low[4];
     U next[4];
     U quad[4];
-    stored.Quad(Place(32 + 4 * kPart), high);
-    stored.Quad(Place(16 * kHalf + 4 * (kPart % 2)), low);
-    stored.Quad(Place(16 * kHalf + 8 + 4 * (kPart % 2)), next);
+    stored.Quad(kPlace<DType::kQ6_K, 32 + 4 * kPart>, high);
+    stored.Quad(kPlace<DType::kQ6_K, 16 * kHalf + 4 * (kPart % 2)>, low);
+    stored.Quad(kPlace<DType::kQ6_K, 16 * kHalf + 8 + 4 * (kPart % 2)>, next);
     for (int i = 0; i < 4; ++i) {
       quad[i] = (low[i] & 0x0F0F0F0FU) | ((high[i] << 4) & 0x30303030U);
     }
@@ -385,9 +388,8 @@ template <typename V, typename Sink>
 [[gnu::always_inline]] inline void UnpackTile(const BlockQ3_K*, const StoredBlock<V>& stored,
                                               SuperBlockScales<V>& tile, Sink& sink) {
   using U = typename V::U;
-  constexpr auto Place = [](int dword) consteval { return DwordPlace(DType::kQ3_K, dword); };
-  const U low[2] = {stored.Dword(Place(24)), stored.Dword(Place(25))};
-  const U pairs = stored.Dword(Place(26));
+  const U low[2] = {stored.Dword(kPlace<DType::kQ3_K, 24>), stored.Dword(kPlace<DType::kQ3_K, 25>)};
+  const U pairs = stored.Dword(kPlace<DType::kQ3_K, 26>);
   U scales[4];
   for (int group = 0; group < 4; ++group) {
     const U nibbles = (low[group % 2] >> (group / 2 * 4)) & 0x0F0F0F0FU;
@@ -396,10 +398,10 @@ template <typename V, typename Sink>
   PlaceSignedScales<V, 4>(scales, tile);
   StoreVector(tile.d, stored.Half());
   U high[8];
-  stored.Quad(Place(0), high);
-  stored.Quad(Place(4), high + 4);
+  stored.Quad(kPlace<DType::kQ3_K, 0>, high);
+  stored.Quad(kPlace<DType::kQ3_K, 4>, high + 4);
   UnpackPairQuads<V>(
-      stored, Place(8),
+      stored, kPlace<DType::kQ3_K, 8>,
       [&](U q, int at) { return q | (((high[at % 8] >> (at / 8)) & 0x01010101U) << 2); }, sink);
 }
 
