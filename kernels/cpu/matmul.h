@@ -40,7 +40,7 @@ struct MatmulParams {
   const std::int32_t* y_rows = nullptr;  // [m] row of y for each column; null: 0, 1, 2, ...
   // Weights that the same thread reads next, so that they are asked for in time; null: unknown.
   const std::byte* next_w = nullptr;
-  // How memory is asked for; the result does not depend on it.
+  // How memory is asked for, by products of few columns with VNNI; no result depends on it.
   bool reads_ahead_by_software = ReadsAheadBySoftware();
 };
 

@@ -10,7 +10,8 @@
 //   and float; LoadHalves, WidenHalves, LookUp; and the micro-kernels MultiplySuperBlock<Block,
 //   kColumns> and MultiplyBlocks<Block, kColumns>, which add a tile's products to kColumns rows of
 //   accumulators. Where kDirectColumns > 0, up to so many columns are multiplied as they are
-//   unpacked, by MultiplyStored<Block, kColumns> and MultiplyStoredBlocks<Block, kColumns>.
+//   unpacked, by MultiplyStored<Block, kColumns> and MultiplyStoredBlocks<Block, kColumns>, which
+//   read through a TileReader and have it Ask for what comes next.
 #ifndef MILLRACE_KERNELS_CPU_MATMUL_TILE_H_
 #define MILLRACE_KERNELS_CPU_MATMUL_TILE_H_
 
@@ -50,8 +51,9 @@ inline void ForHalvedGroups(int columns, int at, const Function& f) {
   if constexpr (kGroup > 1) ForHalvedGroups<kGroup / 2>(columns, at, f);
 }
 
-// Two tiles and the activations do not fit a first level of 32 KiB, so what is asked for goes into
-// the second. A prefetch past the end of the weights is harmless.
+// Two tiles and the activations do not fit a first level of 32 KiB, so the next tile is asked for
+// into the second, and only what is read soon into the first. A prefetch past the end of the
+// weights is harmless.
 inline constexpr int kIntoSecondLevel = 2;
 inline constexpr int kIntoFirstLevel = 3;
 inline constexpr int kLine = 64;
@@ -107,7 +109,7 @@ class StoredTile {
   // cache.
   template <int kPart, int kParts, int kApart>
   [[gnu::always_inline]] void Prefetch(std::int64_t block) const {
-    PrefetchLines<kPart, kParts, kApart, kIntoSecondLevel>(dwords_ + block * kDwordBytes);
+    PrefetchLines<kPart, kParts, kApart, kIntoSecondLevel>(Address(block));
     if constexpr (kPart == 0 && sizeof(Block) % 4 != 0) {
       __builtin_prefetch(halves_ + block * 2 * V::kRows, 0, kIntoSecondLevel);
     }
@@ -115,18 +117,25 @@ class StoredTile {
   // Asks for what is read kNear bytes after that part, into the first level.
   template <int kPart, int kParts>
   [[gnu::always_inline]] void PrefetchNear(std::int64_t block) const {
-    PrefetchLines<kPart, kParts, 1, kIntoFirstLevel>(dwords_ + block * kDwordBytes + kNear);
+    PrefetchLines<kPart, kParts, 1, kIntoFirstLevel>(Address(block) + kNear);
   }
 
  private:
-  // Longer than the second level takes to answer.
+  // Bytes; to read so many takes longer than the second level takes to answer.
   static constexpr int kNear = 1024;
 
+  // An integer, since what is asked for may lie past the end of the weights.
+  std::uintptr_t Address(std::int64_t block) const {
+    return reinterpret_cast<std::uintptr_t>(dwords_ + block * kDwordBytes);
+  }
+
   template <int kPart, int kParts, int kApart, int kLevel>
-  [[gnu::always_inline]] static void PrefetchLines(const std::byte* at) {
+  [[gnu::always_inline]] static void PrefetchLines(std::uintptr_t at) {
 #pragma GCC unroll 64
     for (int line = kPart * kLines / kParts; line < (kPart + 1) * kLines / kParts; ++line) {
-      if (line % kApart == 0) __builtin_prefetch(at + kLine * line, 0, kLevel);
+      if (line % kApart != 0) continue;
+      __builtin_prefetch(reinterpret_cast<const void*>(at + std::uintptr_t{kLine} * line), 0,
+                         kLevel);
     }
   }
 
@@ -148,13 +157,13 @@ class TileReader {
 
   StoredBlock<V> At(std::int64_t block) const { return tile_.At(block); }
 
-  // Asks for a share of kParts for the part kPart of a block: for one line in kApart where the
+  // Asks for the part kPart of kParts of a block: for every line, or for one in kApart where the
   // hardware asks for the others.
   template <int kPart, int kParts, int kApart = 1>
   [[gnu::always_inline]] void Ask(std::int64_t block) const {
     if (software_) {
-      // What is under way from memory takes places that loads from the second level need too, so
-      // these are not waited for either.
+      // Requests to memory take the places that loads from the second level need too, so what is
+      // read soon is asked for as well.
       next_.template Prefetch<kPart, kParts, 1>(block);
       tile_.template PrefetchNear<kPart, kParts>(block);
     } else {

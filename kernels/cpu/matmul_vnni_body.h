@@ -1,8 +1,8 @@
 // The micro-kernels of kernels/cpu/matmul_tile.h with vpdpbusd: unsigned weights times signed
 // activations, four products a lane, signed weights as q + 128. R is a level's registers: what a
 // policy of matmul_tile.h has beside the micro-kernels, V (vectors of bytes and words) and F (of
-// floats), and the operations below by name; DotBytes and DotWords take the same dword of
-// activations for all rows. Bounds of the int32 sums: scalar/matmul.cc; q + 128
+// floats), and the operations below by name; DotBytes and DotWords get the address of a dword of
+// activations, which is the same for all rows. Bounds of the int32 sums: scalar/matmul.cc; q + 128
 // adds less than a factor of two: 32 * 255 * 127 = 1.1e6 for Q8_0, 256 * 32 * 241 * 127 = 2.6e8 for
 // IQ4_XS. Micro-kernels are functions of their own, with all that they call inlined: left to the
 // compiler that changes with every edit nearby, and a sum that is kept in memory halves the speed.

@@ -74,7 +74,8 @@ class Executor {
   const std::int32_t* BlockTable(const AttentionPlan::Unit& unit) const;
   const std::byte* KeysOf(const AttentionPlan::Unit& unit, std::int32_t kv_head,
                           const KvLayerView& kv) const;
-  // attend(unit_of(i), kv head, keys that are read next) for each i < count and kv head.
+  // attend(unit_of(i), kv head, keys that are read next) for each i < count and kv head. With few
+  // tasks a worker nothing is known of the next: who takes that early may leave another without.
   template <typename UnitOf, typename Attend>
   void AttendEach(std::int64_t count, const KvLayerView& kv, const UnitOf& unit_of,
                   const Attend& attend);
